@@ -1,0 +1,35 @@
+# Each target makes what it needs in a fresh clone: an environment of its own, the install, the run.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+
+.PHONY: demo test lint bench clean
+
+demo: $(VENV)/installed
+	rm -rf demo
+	$(BIN)/nmf-batch demo --out demo
+
+test: lint
+	$(BIN)/pytest -q
+
+lint: $(VENV)/tested
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/tested
+	$(BIN)/python -m benchmarks.one_pass
+	$(BIN)/python -m benchmarks.against_sklearn
+	$(BIN)/python -m benchmarks.prep
+
+clean:
+	rm -rf $(VENV) demo
+
+$(VENV)/installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --editable .
+	touch $@
+
+$(VENV)/tested: $(VENV)/installed
+	$(BIN)/pip install --quiet --editable '.[dev,oracle]'
+	touch $@

@@ -1,0 +1,1 @@
+"""Images in, a chunked Zarr matrix out."""

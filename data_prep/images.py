@@ -1,0 +1,268 @@
+"""The prep job: images in, the matrix A with its names, checksums and sample out.
+
+One task a chunk: it reads and decodes the chunk's images, writes their columns, and returns only counts and reasons,
+so memory does not grow with the collection. What is published last makes all of it visible at once.
+"""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, as_completed
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_prep import store
+from data_prep.decode import Decoding, Mode, decode, mode_of
+from data_prep.sample import write_sample
+from data_prep.sources import Listing, SourceFile, list_sources, printable, read_bytes
+
+ARRAYS = ("A", "image", "ok", "checksum", "sample", "sample_column")
+MAX_SKIP = 0.01
+
+
+class StoreDiffers(ValueError):
+    """The store holds other images or settings: the command ends with exit code 5."""
+
+
+class Unreadable(NamedTuple):
+    """An image with a zero column, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """What a preparation did."""
+
+    path: Path
+    shape: tuple[int, int]
+    image_shape: tuple[int, int, int]
+    """(height, width, channels) of every image."""
+    mode: str
+    unreadable: Sequence[Unreadable]
+    not_images: Sequence[str]
+    """Files passed over: their names do not promise an image."""
+    new: bool
+    """False where the store held all of this already."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What to prepare, besides how to decode it."""
+
+    decoding: Decoding
+    codec: str = "none"
+    limit: int | None = None
+    """Take the first so many images only."""
+    max_skip: float = MAX_SKIP
+    """Share of images that may be unreadable before the whole is refused."""
+
+
+class Progress(NamedTuple):
+    """How far a preparation is."""
+
+    done: int
+    total: int
+    unreadable: int
+
+
+class Chunk(NamedTuple):
+    """What a task needs to know."""
+
+    path: Path
+    number: int
+    files: list[SourceFile]
+    decoding: Decoding
+    image_shape: tuple[int, int, int]
+
+
+class ChunkResult(NamedTuple):
+    """What a task returns: nothing that grows with the pixels."""
+
+    number: int
+    ok: NDArray[np.bool_]
+    checksum: int
+    sum_of_squares: int
+    unreadable: list[Unreadable]
+
+
+def prepare(
+    sources: Sequence[Path],
+    path: Path,
+    options: Options,
+    executor: Executor,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+) -> Prepared:
+    """Turn images into a store.
+
+    Parameters
+    ----------
+    sources
+        Folders, zip archives, images.
+    path
+        The store to make. One that holds just this is left alone.
+    options
+        Mode, size, limit, codec, and how many images may be broken.
+    executor
+        Runs the tasks: threads, or a Dask client's `get_executor()`.
+    on_progress
+        Called after each chunk.
+
+    Raises
+    ------
+    BadInput
+        No source, no readable image, or more unreadable ones than max_skip allows.
+    StoreDiffers
+        The store was prepared from other images or with other settings.
+    """
+    listing = list_sources(sources)
+    files = listing.files[: options.limit]
+    existing = _existing(path, files, options, listing)
+    if existing is not None:
+        return existing
+    mode, image_shape = _first_image(files, options.decoding)
+    decoding = Decoding(mode=mode, scale=options.decoding.scale, size=options.decoding.size)
+    A = _create(path, image_shape, len(files), options.codec)
+    m, c = A.chunks
+    chunks = [
+        Chunk(path, k, files[first : first + c], decoding, image_shape)
+        for k, first in enumerate(range(0, len(files), c))
+    ]
+    results = _run(chunks, executor, on_progress)
+    unreadable = [broken for result in results for broken in result.unreadable]
+    _check_share(unreadable, len(files), options.max_skip, path)
+    shape = (m, len(files))
+    ok = np.concatenate([result.ok for result in results])
+    checksum = np.array([result.checksum for result in results], np.uint32)
+    names = np.array([printable(file.name) for file in files], np.dtypes.StringDType())
+    store.write_array(path, "image", names, ("image",))
+    store.write_array(path, "ok", ok, ("image",))
+    store.write_array(path, "checksum", checksum, ("chunk",))
+    write_sample(path, ok)
+    store.sync_tree(path)
+    attributes = {
+        "format": store.FORMAT,
+        "status": "complete",
+        "kind": "images",
+        "image_shape": list(image_shape),
+        "mode": mode,
+        "prep": _settings(options),
+        "norm_squared": sum(result.sum_of_squares for result in results) / 255**2,
+        "n_ok": int(ok.sum()),
+        "fingerprint": store.fingerprint(shape, checksum),
+        "unreadable": [list(broken) for broken in unreadable],
+    }
+    store.publish(path, attributes)
+    return _prepared(path, attributes, shape, listing, new=True)
+
+
+def write_chunk(chunk: Chunk) -> ChunkResult:
+    """Decode the images of a chunk and write their columns: the task."""
+    A = store.open_array(chunk.path, "A", mode="r+")
+    rows = np.zeros((len(chunk.files), A.shape[0]), np.uint8)
+    ok = np.zeros(len(chunk.files), np.bool_)
+    unreadable: list[Unreadable] = []
+    for row, file in enumerate(chunk.files):
+        try:
+            rows[row] = _column(file, chunk.decoding, chunk.image_shape)
+            ok[row] = True
+        except Exception as error:  # Pillow raises far more than OSError; the reason is kept
+            unreadable.append(Unreadable(printable(file.name), f"{type(error).__name__}: {error}"))
+    first = chunk.number * A.chunks[1]
+    A[:, first : first + len(rows)] = np.ascontiguousarray(rows.T)
+    squares = np.square(rows, dtype=np.uint32).sum(dtype=np.uint64)
+    return ChunkResult(chunk.number, ok, store.stored_checksum(A, 0, chunk.number), int(squares), unreadable)
+
+
+def _column(file: SourceFile, decoding: Decoding, image_shape: tuple[int, int, int]) -> NDArray[np.uint8]:
+    pixels = decode(read_bytes(file), decoding)
+    if pixels.shape != image_shape:
+        height, width, _ = pixels.shape
+        raise ValueError(
+            f"it is {height} × {width}, the others are {image_shape[0]} × {image_shape[1]}; "
+            f"--size {image_shape[0]}x{image_shape[1]} would fit it"
+        )
+    return pixels.ravel()
+
+
+def _first_image(files: Sequence[SourceFile], decoding: Decoding) -> tuple[Mode, tuple[int, int, int]]:
+    """Mode and shape that all columns share: those of the first image that can be read."""
+    reason = ""
+    for file in files:
+        try:
+            raw = read_bytes(file)
+            mode = decoding.mode or mode_of(raw)
+            height, width, channels = decode(raw, Decoding(mode=mode, scale=decoding.scale, size=decoding.size)).shape
+        except Exception as error:  # as in write_chunk; the chunk's task records it
+            reason = reason or f"{printable(file.name)}: {error}"
+        else:
+            return mode, (height, width, channels)
+    raise store.BadInput(f"none of {len(files)} images can be read; the first says {reason}")
+
+
+def _create(path: Path, image_shape: tuple[int, int, int], n: int, codec: str) -> Any:
+    m = int(np.prod(image_shape))
+    store.begin(path, expendable=ARRAYS)
+    return store.create_array(
+        path,
+        "A",
+        shape=(m, n),
+        chunks=(m, store.chunk_images(m)),
+        dtype=np.uint8,
+        dimension_names=("pixel", "image"),
+        codec=codec,
+        attributes={"scale_factor": 1 / 255},
+    )
+
+
+def _run(chunks: Sequence[Chunk], executor: Executor, on_progress: Callable[[Progress], None]) -> list[ChunkResult]:
+    total = sum(len(chunk.files) for chunk in chunks)
+    results: list[ChunkResult] = []
+    for future in as_completed([executor.submit(write_chunk, chunk) for chunk in chunks]):
+        results.append(future.result())
+        done = sum(len(result.ok) for result in results)
+        on_progress(Progress(done, total, sum(len(result.unreadable) for result in results)))
+    return sorted(results, key=lambda result: result.number)
+
+
+def _check_share(unreadable: Sequence[Unreadable], n: int, max_skip: float, path: Path) -> None:
+    if len(unreadable) > max_skip * n:
+        first = "; ".join(f"{name} ({reason})" for name, reason in unreadable[:3])
+        raise store.BadInput(
+            f"{len(unreadable)} of {n} images cannot be used, more than --max-skip {max_skip:.3%} allows, "
+            f"so {path} was not made: {first}{'; …' if len(unreadable) > 3 else ''}"
+        )
+
+
+def _settings(options: Options) -> dict[str, Any]:
+    return {**asdict(options.decoding), "limit": options.limit, "codec": options.codec}
+
+
+def _existing(path: Path, files: Sequence[SourceFile], options: Options, listing: Listing) -> Prepared | None:
+    """Return what the store holds where it is just what is asked; StoreDiffers where it is complete, but other."""
+    if store.group_attributes(path).get("status") != "complete":
+        return None
+    matrix = store.open_matrix(path)
+    stored, asked = dict(matrix.attributes.get("prep", {})), _settings(options)
+    asked["size"] = None if asked["size"] is None else list(asked["size"])
+    different = [f"{key}: {stored.get(key)} → {value}" for key, value in asked.items() if stored.get(key) != value]
+    if not different and [printable(file.name) for file in files] != store.read_array(path, "image").tolist():
+        different = [f"the images: {matrix.shape[1]} stored → {len(files)} given, or other names"]
+    if different:
+        raise StoreDiffers(f"{path} was prepared otherwise ({'; '.join(different)}); choose another --zarr")
+    return _prepared(path, matrix.attributes, matrix.shape, listing, new=False)
+
+
+def _prepared(path: Path, attributes: Any, shape: tuple[int, int], listing: Listing, *, new: bool) -> Prepared:
+    return Prepared(
+        path=path,
+        shape=shape,
+        image_shape=tuple(attributes["image_shape"]),
+        mode=attributes["mode"],
+        unreadable=[Unreadable(*broken) for broken in attributes["unreadable"]],
+        not_images=listing.not_images,
+        new=new,
+    )

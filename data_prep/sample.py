@@ -1,0 +1,55 @@
+"""A uniform random sample of the columns of A, stored with it.
+
+It is the k columns with the smallest keyed hash of their number, in order of that hash: the same for any order of
+work, any first part of it is a smaller uniform sample, and appended columns only displace some of it.
+"""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_prep import store
+
+MAX_COLUMNS = 16_384
+MAX_NBYTES = 256 * 2**20
+KEY = np.uint64(0x9E3779B97F4A7C15)
+
+
+def write_sample(path: Path, ok: NDArray[np.bool_]) -> None:
+    """Copy the sampled columns from A, reading each chunk that has any once.
+
+    ok (n,) says which columns hold an image; the others are never drawn.
+    """
+    A = store.open_array(path, "A")
+    m, c = A.chunks
+    columns = sample_columns(ok, sample_size(m, A.dtype.itemsize))
+    sample = np.empty((m, len(columns)), A.dtype)
+    for k in np.unique(columns // c):
+        inside = columns // c == k
+        sample[:, inside] = store.read_chunk(A, 0, int(k))[:, columns[inside] - k * c]
+    array = store.create_array(
+        path, "sample", shape=sample.shape, chunks=(m, c), dtype=A.dtype, dimension_names=("pixel", "draw")
+    )
+    array[...] = sample
+    store.write_array(path, "sample_column", columns, ("draw",))
+
+
+def sample_size(m: int, itemsize: int) -> int:
+    """Columns of a full sample: 16,384, or what fits 256 MiB."""
+    return max(1, min(MAX_COLUMNS, MAX_NBYTES // (m * itemsize)))
+
+
+def sample_columns(ok: NDArray[np.bool_], k: int) -> NDArray[np.int64]:
+    """Numbers (≤ k,) of the ok columns with the smallest hash, by ascending hash."""
+    candidates = np.flatnonzero(ok)
+    order = np.argsort(column_hash(candidates), kind="stable")
+    return candidates[order[:k]].astype(np.int64)
+
+
+def column_hash(columns: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """Keyed hash of column numbers: the finalizer of SplitMix64 (Steele, Lea & Flood, OOPSLA 2014), a bijection."""
+    z = (columns.astype(np.uint64) + np.uint64(1)) * KEY
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))

@@ -1,0 +1,240 @@
+"""The Zarr store: its layout, how it is opened, checked and published.
+
+A store is a Zarr v3 group that holds A (m, n), a column an image, with its names and checksums, and below
+``nmf/`` the factorizations W (m, d), H (d, n) of it. Everything else in this project meets in this file's layout.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import zarr
+from numpy.typing import DTypeLike, NDArray
+from zarr.abc.codec import BytesBytesCodec
+from zarr.abc.store import SuffixByteRequest
+from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
+from zarr.core.buffer import default_buffer_prototype
+from zarr.core.sync import sync
+
+FORMAT = "nmf-batch/1"
+CHUNK_NBYTES = 8 * 2**20
+MAX_CHUNK_IMAGES = 16_384
+NAMES_PER_CHUNK = 16_384
+CODECS = {"none": (), "lz4": (BloscCodec(cname="lz4"),), "zstd": (ZstdCodec(),)}
+
+
+class BadInput(ValueError):
+    """What was given or stored cannot be used: the command ends with exit code 4."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredMatrix:
+    """What is known of A without reading it."""
+
+    path: Path
+    shape: tuple[int, int]
+    """(m, n)."""
+    dtype: np.dtype[Any]
+    chunk_images: int
+    """Columns of a chunk, c; the last chunk of A may hold fewer."""
+    scale: float
+    """What a stored value is multiplied with: 1/255 for images, so that A lies in 0..1."""
+    norm_squared: float
+    """‖A‖² of the scaled matrix."""
+    n_ok: int
+    """Columns that hold an image; the others are zero."""
+    fingerprint: str
+    attributes: Mapping[str, Any]
+
+    @property
+    def n_chunks(self) -> int:
+        """Number of chunks of A, all of whole columns."""
+        return -(-self.shape[1] // self.chunk_images)
+
+    def columns(self, chunks: range) -> list[slice]:
+        """Columns of each of some chunks."""
+        c, n = self.chunk_images, self.shape[1]
+        return [slice(k * c, min(n, (k + 1) * c)) for k in chunks]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of A, uncompressed."""
+        return self.shape[0] * self.shape[1] * self.dtype.itemsize
+
+
+def chunk_images(m: int) -> int:
+    """Columns of a chunk: the largest power of two with m × c ≤ 8 MiB, from 1 to 16,384."""
+    return min(MAX_CHUNK_IMAGES, 1 << max(0, (CHUNK_NBYTES // m).bit_length() - 1))
+
+
+def create_array(
+    path: Path,
+    name: str,
+    *,
+    shape: tuple[int, ...],
+    chunks: tuple[int, ...],
+    dtype: DTypeLike,
+    dimension_names: Sequence[str],
+    codec: str = "none",
+    attributes: dict[str, Any] | None = None,
+) -> zarr.Array[Any]:
+    """Create an array whose every chunk carries a crc32c and is written even where it holds zeros only."""
+    compressors: tuple[BytesBytesCodec, ...] = (*CODECS[codec], Crc32cCodec())
+    return zarr.create_array(
+        str(path),
+        name=name,
+        shape=shape,
+        chunks=chunks,
+        dtype=dtype,
+        filters=None if np.dtype(dtype).kind == "T" else (),
+        compressors=compressors,
+        dimension_names=dimension_names,
+        attributes=attributes,
+        fill_value=None if np.dtype(dtype).kind == "T" else 0,
+        config={"write_empty_chunks": True},
+    )
+
+
+def write_array(path: Path, name: str, values: NDArray[Any], dimension_names: Sequence[str]) -> None:
+    """Write a small array whole, in chunks of 16,384 along its last dimension."""
+    chunks = (*values.shape[:-1], max(1, min(values.shape[-1], NAMES_PER_CHUNK)))
+    array = create_array(
+        path, name, shape=values.shape, chunks=chunks, dtype=values.dtype, dimension_names=dimension_names
+    )
+    array[...] = values
+
+
+def open_array(path: Path, name: str, mode: Literal["r", "r+"] = "r") -> zarr.Array[Any]:
+    """Open an array of the store; BadInput names it where it is missing or its metadata cannot be read."""
+    try:
+        array = zarr.open_array(str(path), path=name, mode=mode)
+    except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
+        raise BadInput(f"{path}/{name} is missing or its zarr.json is damaged ({error}); restore it") from error
+    return array
+
+
+def read_chunk(array: zarr.Array[Any], *index: int) -> NDArray[Any]:
+    """Read one chunk, cut to the array's shape.
+
+    A chunk that does not exist would read as zeros, and a damaged one as an error without its name;
+    both raise BadInput here, which names the file.
+    """
+    key = array.metadata.encode_chunk_key(index)
+    where = f"{array.store_path}/{key}".removeprefix("file://")
+    if not sync((array.store_path / key).exists()):
+        raise BadInput(f"{where} is missing; restore the file, or prepare the store again")
+    span = tuple(slice(i * c, (i + 1) * c) for i, c in zip(index, array.chunks, strict=True))
+    try:
+        return np.asarray(array[span])
+    except (ValueError, RuntimeError, TypeError, EOFError) as error:
+        raise BadInput(f"{where} is damaged ({error}); restore the file, or prepare the store again") from error
+
+
+def read_array(path: Path, name: str) -> NDArray[Any]:
+    """Read a small one-dimensional array whole, chunk by checked chunk."""
+    array = open_array(path, name)
+    return np.concatenate([read_chunk(array, k) for k in range(array.cdata_shape[0])])
+
+
+def stored_checksum(array: zarr.Array[Any], *index: int) -> int:
+    """Return the crc32c that ends the stored bytes of a chunk, little-endian, without reading the rest."""
+    key = array.metadata.encode_chunk_key(index)
+    tail = sync((array.store_path / key).get(default_buffer_prototype(), byte_range=SuffixByteRequest(4)))
+    if tail is None:
+        raise BadInput(f"{array.store_path}/{key} is missing; prepare the store again")
+    return int.from_bytes(tail.to_bytes(), "little")
+
+
+def fingerprint(shape: tuple[int, int], checksums: NDArray[np.uint32]) -> str:
+    """Hash of the shape of A and the checksums of its chunks: equal where A is equal."""
+    return hashlib.sha256(f"{shape}".encode() + checksums.astype("<u4").tobytes()).hexdigest()
+
+
+def begin(path: Path, *, expendable: Sequence[str]) -> None:
+    """Make an empty store that readers refuse until `publish`; what an interrupted attempt left is removed.
+
+    Raises BadInput where the folder holds anything but the `expendable` arrays of such an attempt.
+    """
+    if path.exists():
+        strangers = {entry.name for entry in path.iterdir()} - {"zarr.json", *expendable}
+        if strangers or (any(path.iterdir()) and group_attributes(path).get("status") != "preparing"):
+            raise BadInput(f"{path} exists and is not an nmf-batch store; choose another --zarr or remove it")
+        shutil.rmtree(path)
+    path.mkdir(parents=True)
+    publish(path, {"format": FORMAT, "status": "preparing"})
+
+
+def group_attributes(path: Path) -> dict[str, Any]:
+    """Attributes of a group, or none where there is no group; BadInput where its metadata cannot be read."""
+    try:
+        metadata = json.loads((path / "zarr.json").read_bytes())
+        attributes = metadata["attributes"] if metadata["node_type"] == "group" else {}
+        return dict(attributes)
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except (ValueError, KeyError, TypeError) as error:
+        raise BadInput(f"{path}/zarr.json is damaged ({error}); restore the file") from error
+
+
+def publish(path: Path, attributes: Mapping[str, Any]) -> None:
+    """Replace the attributes of a group in one step that survives a crash: write aside, sync, rename, sync."""
+    text = json.dumps({"zarr_format": 3, "node_type": "group", "attributes": dict(attributes)}, indent=2)
+    aside = path / f".zarr.json.{uuid.uuid4().hex}"
+    with aside.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(path / "zarr.json")
+    sync_path(path)
+
+
+def sync_path(path: Path) -> None:
+    """Ask the system to put a file or a folder's entries on disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_tree(path: Path) -> None:
+    """Put every file below a folder, and the folders themselves, on disk: to be done before `publish`."""
+    for folder, _, files in os.walk(path, topdown=False):
+        for name in files:
+            sync_path(Path(folder, name))
+        sync_path(Path(folder))
+
+
+def open_matrix(path: Path) -> StoredMatrix:
+    """Open A; BadInput says what is wrong where there is no complete, consistent matrix."""
+    attributes = group_attributes(path)
+    if attributes.get("format") != FORMAT:
+        what = "is not an nmf-batch store" if path.exists() else "does not exist"
+        raise BadInput(f"{path} {what}; make one with `nmf-batch prep SOURCE --zarr {path}`")
+    if attributes["status"] != "complete":
+        raise BadInput(f"{path} is unfinished: its preparation was interrupted; run the same `nmf-batch prep` again")
+    A = open_array(path, "A")
+    m, n = A.shape
+    if A.chunks[0] != m:
+        raise BadInput(
+            f"{path}/A has chunks {A.chunks}, which split its {m} pixels, "
+            f"but a chunk must hold whole images; prepare it again with `nmf-batch prep`"
+        )
+    return StoredMatrix(
+        path=path,
+        shape=(m, n),
+        dtype=np.dtype(A.dtype),
+        chunk_images=A.chunks[1],
+        scale=float(A.attrs.get("scale_factor", 1.0)),  # type: ignore[arg-type]  # JSON, written as a number
+        norm_squared=float(attributes["norm_squared"]),
+        n_ok=int(attributes["n_ok"]),
+        fingerprint=str(attributes["fingerprint"]),
+        attributes=attributes,
+    )

@@ -1,0 +1,91 @@
+"""The commands: parse, call, say where the result is."""
+
+import sys
+import tomllib
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import click
+
+COMMANDS = ("prep", "run", "info", "demo")
+EXIT_CODES = """\b
+Exit codes:
+    0  done, or nothing to do
+    2  usage, or a refused plan
+    3  done, images skipped within --max-skip
+    4  bad input, or a damaged store
+    5  parameters or data differ from the stored run
+   75  temporary: run again
+  130  interrupted
+"""
+
+
+class Commands(click.Group):
+    """Imports a command when it is used, so that `--help` and mistakes answer at once."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names in the order in which a newcomer needs them."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Find `pipeline/commands/NAME.py` and its function NAME."""
+        if cmd_name not in COMMANDS:
+            return None
+        command = getattr(import_module(f"pipeline.commands.{cmd_name}"), cmd_name)
+        assert isinstance(command, click.Command)
+        return command
+
+
+def _read_config(ctx: click.Context, _: click.Parameter, path: Path | None) -> None:
+    if path is not None:
+        try:
+            ctx.default_map = tomllib.loads(path.read_text(encoding="utf-8"))
+        except tomllib.TOMLDecodeError as error:
+            raise click.BadParameter(f"{path} is not TOML: {error}") from error
+
+
+@click.group(cls=Commands, epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="nmf-batch")
+@click.option(
+    "--config",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    callback=_read_config,
+    is_eager=True,
+    expose_value=False,
+    help="TOML file with a table a command: [run] max_iter = 500. Options and NMF_BATCH_* variables come first.",
+)
+def cli() -> None:
+    """Factorize image collections that do not fit in memory: A ≈ W H with W, H ≥ 0."""
+
+
+def main() -> None:
+    """Run a command; an expected error is one line and an exit code, a bug keeps its traceback."""
+    sys.exit(_run())
+
+
+def _run() -> int:
+    from cluster.connect import SchedulerUnreachable
+    from data_prep.images import StoreDiffers
+    from data_prep.store import BadInput
+    from pipeline.job import ParametersDiffer, RefusedPlan
+
+    codes: dict[type[Exception], int] = {
+        RefusedPlan: 2,
+        BadInput: 4,
+        ParametersDiffer: 5,
+        StoreDiffers: 5,
+        SchedulerUnreachable: 75,
+    }
+    try:
+        result: Any = cli(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted; what was complete before is as it was", err=True)
+        return 130
+    except tuple(codes) as error:
+        click.echo(f"nmf-batch: {error}", err=True)
+        return next(code for kind, code in codes.items() if isinstance(error, kind))
+    return result if isinstance(result, int) else 0

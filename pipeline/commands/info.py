@@ -1,0 +1,88 @@
+"""nmf-batch info: what is in a store."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from data_prep.store import StoredMatrix, open_matrix
+from pipeline.commands import options
+from pipeline.factors import Factors, names, open_factors
+from pipeline.loop import Stop
+
+
+@click.command(context_settings=options.CONTEXT)
+@options.zarr
+@options.as_json
+def info(path: Path, as_json: bool) -> None:
+    """Say what is in a store: the matrix, and every factorization of it.
+
+    \b
+    Example:
+      nmf-batch info --zarr faces.zarr
+    """
+    matrix = open_matrix(path)
+    found = [open_factors(path, name) for name in names(path)]
+    if as_json:
+        factorizations = {factors.path.parent.name: _summary(factors) for factors in found}
+        click.echo(json.dumps({"zarr": str(path), "matrix": _matrix_summary(matrix), "nmf": factorizations}))
+        return
+    click.echo(_matrix_text(matrix))
+    for factors in found:
+        click.echo(_text(factors))
+
+
+def compression_ratio(m: int, n: int, d: int) -> float:
+    """m n / d (m + n): how many numbers A has for each of W and H together."""
+    return m * n / (d * (m + n))
+
+
+def _matrix_summary(matrix: StoredMatrix) -> dict[str, Any]:
+    m, n = matrix.shape
+    return {
+        "shape": [m, n],
+        "dtype": str(matrix.dtype),
+        "image_shape": matrix.attributes.get("image_shape"),
+        "mode": matrix.attributes.get("mode"),
+        "chunk_images": matrix.chunk_images,
+        "n_chunks": matrix.n_chunks,
+        "nbytes": matrix.nbytes,
+        "unreadable": n - matrix.n_ok,
+        "norm": matrix.norm_squared**0.5,
+        "fingerprint": matrix.fingerprint,
+    }
+
+
+def _summary(factors: Factors) -> dict[str, Any]:
+    (m, n), d = factors.attributes["shape"], factors.attributes["parameters"]["n_components"]
+    return {
+        "revision": factors.path.name,
+        "compression_ratio": compression_ratio(m, n, d),
+        **factors.attributes,
+    }
+
+
+def _matrix_text(matrix: StoredMatrix) -> str:
+    (m, n), shape = matrix.shape, matrix.attributes.get("image_shape")
+    what = f"{n:,} images of {shape[0]} × {shape[1]} {matrix.attributes['mode']}" if shape else f"{n:,} columns"
+    unreadable = f", {n - matrix.n_ok} unreadable" if n != matrix.n_ok else ""
+    return (
+        f"{matrix.path}: {what}{unreadable}; A is {m} × {n} {matrix.dtype}, {options.nbytes(matrix.nbytes)} "
+        f"in {matrix.n_chunks} chunks of {matrix.chunk_images} columns"
+    )
+
+
+def _text(factors: Factors) -> str:
+    about = factors.attributes
+    (m, n), parameters = about["shape"], about["parameters"]
+    ratio = compression_ratio(m, n, parameters["n_components"])
+    lines = [
+        f"  {factors.path.parent.name}: d = {parameters['n_components']}, {parameters['solver']}, "
+        f"relative error {about['relative_error']:.4f} after {about['n_iter']} iterations "
+        f"({about['passes']:g} passes, {about['seconds']:.1f} s), {about['ended']}",
+        f"      W and H hold 1 number for every {ratio:.1f} of A. {Stop[about['stop']]}",
+    ]
+    if ratio < 1:
+        lines.append(f"      warning: they are larger than A itself; a d below {m * n / (m + n):.0f} would compress it")
+    return "\n".join(lines)

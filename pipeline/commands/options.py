@@ -1,0 +1,85 @@
+"""Options that several commands share, each named once, and how values are written."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+CONTEXT = {"auto_envvar_prefix": "NMF_BATCH", "show_default": True}
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+zarr: Decorator = click.option(
+    "--zarr",
+    "path",
+    type=click.Path(path_type=Path),
+    required=True,
+    envvar="NMF_BATCH_ZARR",
+    show_default=False,
+    help="The store.",
+)
+as_json: Decorator = click.option(
+    "--json", "as_json", is_flag=True, help="One JSON object a line on stdout, the summary last."
+)
+workers: Decorator = click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    help="Run on so many processes of this machine, in place of threads of this one.",
+)
+scheduler: Decorator = click.option(
+    "--scheduler", metavar="ADDRESS", help="Run on the Dask scheduler at this address: tcp://host:8786."
+)
+
+
+class Share(click.ParamType[float]):
+    """A share of a whole: 0.1% or 0.001."""
+
+    name = "share"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Parse, and refuse what is not between 0 and 1."""
+        if isinstance(value, float):
+            return value
+        text = str(value).strip()
+        try:
+            share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+        except ValueError:
+            self.fail(f"{value!r} is not a share; write 0.1% or 0.001", param, ctx)
+        if not 0 <= share <= 1:
+            self.fail(f"{value} is not between 0% and 100%", param, ctx)
+        return share
+
+
+class Size(click.ParamType[tuple[int, int]]):
+    """The size of images: HEIGHTxWIDTH."""
+
+    name = "HxW"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        """Parse two whole numbers."""
+        if isinstance(value, tuple):
+            return value
+        height, _, width = str(value).lower().partition("x")
+        if not (height.isdecimal() and width.isdecimal()):
+            self.fail(f"{value!r} is not a size; write height x width as 48x40", param, ctx)
+        return int(height), int(width)
+
+
+@contextmanager
+def as_usage_error() -> Iterator[None]:
+    """Report the ValueError of a settings class as a mistake in the options, exit code 2."""
+    try:
+        yield
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+
+
+def nbytes(count: float) -> str:
+    """Write a number of bytes for people: 23.6 MiB."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TiB"

@@ -1,0 +1,109 @@
+"""nmf-batch prep: images in, a matrix out."""
+
+import json
+from collections.abc import Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+from dask.system import CPU_COUNT
+
+from cluster.connect import connect
+from data_prep.decode import Decoding
+from data_prep.images import MAX_SKIP, Options, Prepared, Progress, prepare
+from data_prep.store import CODECS
+from pipeline.commands import options, progress
+
+SHOWN = 10
+
+
+@click.command(context_settings=options.CONTEXT)
+@click.argument("sources", nargs=-1, required=True, type=click.Path(path_type=Path))
+@options.zarr
+@click.option(
+    "--mode",
+    type=click.Choice(["L", "RGB", "RGBA"]),
+    help="Gray, colour, or colour with transparency; what the first image has unless given.",
+)
+@click.option("--scale", type=float, help="Factor of both sides, rounded down: 178 × 218 at 0.4 becomes 71 × 87.")
+@click.option("--size", type=options.Size(), help="Resize every image to this height and width.")
+@click.option("--limit", type=click.IntRange(min=1), help="Take the first so many images only.")
+@click.option(
+    "--max-skip", type=options.Share(), default=MAX_SKIP, help="Share of images that may be unreadable: 0.1%."
+)
+@click.option(
+    "--codec", type=click.Choice(list(CODECS)), default="none", help="Compress A, for slow or metered storage."
+)
+@options.workers
+@options.scheduler
+@options.as_json
+def prep(
+    sources: tuple[Path, ...],
+    path: Path,
+    limit: int | None,
+    max_skip: float,
+    codec: str,
+    workers: int | None,
+    scheduler: str | None,
+    as_json: bool,
+    **decoding: Any,
+) -> int:
+    """Turn images into the matrix A (m, n) of a store, a column an image.
+
+    SOURCES are folders, which are searched to the bottom, zip archives, or single images. An image that cannot be
+    read becomes a column of zeros, is counted, and named.
+
+    \b
+    Example:
+      nmf-batch prep photos/ more.zip --zarr faces.zarr --mode L --size 87x71
+    """
+    with options.as_usage_error():
+        wanted = Options(decoding=Decoding(**decoding), limit=limit, max_skip=max_skip, codec=codec)
+    shown = progress.Progress("image")
+
+    def on_progress(so_far: Progress) -> None:
+        shown(so_far.done, so_far.total, f"{so_far.unreadable} unreadable ")
+
+    with _executor(workers, scheduler) as executor:
+        prepared = prepare(sources, path, wanted, executor, on_progress)
+    shown.close()
+    click.echo(json.dumps(_summary(prepared)) if as_json else _text(prepared))
+    return 3 if prepared.unreadable else 0
+
+
+@contextmanager
+def _executor(workers: int | None, scheduler: str | None) -> Iterator[Executor]:
+    with connect(workers=workers, scheduler=scheduler) as client:
+        if client is None:
+            with ThreadPoolExecutor(CPU_COUNT) as threads:
+                yield threads
+        else:
+            yield client.get_executor(pure=False)
+
+
+def _summary(prepared: Prepared) -> dict[str, Any]:
+    return {
+        "zarr": str(prepared.path),
+        "new": prepared.new,
+        "shape": list(prepared.shape),
+        "image_shape": list(prepared.image_shape),
+        "mode": prepared.mode,
+        "unreadable": [broken._asdict() for broken in prepared.unreadable],
+        "not_images": list(prepared.not_images),
+    }
+
+
+def _text(prepared: Prepared) -> str:
+    (m, n), (height, width, _) = prepared.shape, prepared.image_shape
+    lines = [
+        f"{prepared.path}: {n:,} images of {height} × {width} {prepared.mode}, A is {m} × {n}"
+        + ("" if prepared.new else " (nothing new)")
+    ]
+    lines += [f"  unreadable: {name}: {reason}" for name, reason in prepared.unreadable[:SHOWN]]
+    if len(prepared.unreadable) > SHOWN:
+        lines.append(f"  … {len(prepared.unreadable)} unreadable images in all; --json lists them")
+    if prepared.not_images:
+        lines.append(f"  {len(prepared.not_images)} files passed over, whose names do not promise an image")
+    return "\n".join(lines)

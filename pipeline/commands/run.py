@@ -1,0 +1,99 @@
+"""nmf-batch run: factorize a prepared matrix."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cluster.connect import connect
+from pipeline.commands import options, progress
+from pipeline.config import INITS, SOLVERS, NMFConfig
+from pipeline.job import Result, factorize
+from pipeline.record import Iteration
+
+DEFAULTS = {field.name: field.default for field in fields(NMFConfig) if field.default is not MISSING}
+
+
+@click.command(context_settings=options.CONTEXT)
+@options.zarr
+@click.option("-d", "--n-components", type=int, required=True, help="Rank: the number of basis images.")
+@click.option(
+    "--solver",
+    type=click.Choice(SOLVERS),
+    default=DEFAULTS["solver"],
+    help="hals: alternating least squares; mu: multiplicative updates of Lee & Seung.",
+)
+@click.option(
+    "--init", type=click.Choice(INITS), default=None, help="Start of W; nndsvd for hals and random for mu unless given."
+)
+@click.option("--seed", type=int, default=DEFAULTS["seed"], help="Of everything random.")
+@click.option("--max-iter", type=int, default=DEFAULTS["max_iter"], help="Iterations at most, earlier runs included.")
+@click.option(
+    "--tol",
+    type=float,
+    default=DEFAULTS["tol"],
+    help="Stop once 3 passes lower the loss by less than this fraction of it.",
+)
+@click.option("--target-error", type=float, help="Stop at this relative error ‖A − WH‖ / ‖A‖.")
+@click.option("--name", help="Name of the factorization in the store; d99 for -d 99 unless given.")
+@click.option("--fresh", is_flag=True, help="Start over, whatever is stored under the name.")
+@options.workers
+@options.scheduler
+@options.as_json
+def run(
+    path: Path,
+    n_components: int,
+    name: str | None,
+    fresh: bool,
+    workers: int | None,
+    scheduler: str | None,
+    as_json: bool,
+    **settings: Any,
+) -> None:
+    """Factorize A ≈ W H with W, H ≥ 0, minimising ‖A − W H‖².
+
+    W (m, d) holds d basis images, H (d, n) how much of each is in every image. They are written to the store, with
+    the loss after each iteration. Run again, the same command does nothing; with a higher --max-iter or a smaller
+    --tol it goes on from where it was.
+
+    \b
+    Example:
+      nmf-batch run --zarr faces.zarr -d 99
+    """
+    settings["init"] = settings["init"] or ""
+    with options.as_usage_error():
+        config = NMFConfig(n_components=n_components, **settings)
+    shown = progress.Progress("pass")
+
+    def on_iteration(iterations: Sequence[Iteration]) -> None:
+        last = iterations[-1]
+        if as_json:
+            click.echo(json.dumps({"iteration": len(iterations), **last._asdict()}))
+        shown(len(iterations), config.max_iter, f"relative error {last.relative_error:.4f} ")
+
+    with connect(workers=workers, scheduler=scheduler):
+        result = factorize(path, n_components, name=name, fresh=fresh, on_iteration=on_iteration, **settings)
+    shown.close()
+    click.echo(json.dumps(_summary(result)) if as_json else _text(result, path))
+
+
+def _summary(result: Result) -> dict[str, Any]:
+    return {
+        "revision": str(result.factors.path),
+        "new_iterations": result.n_new,
+        "why_stopped": str(result.stop),
+        **result.factors.attributes,
+    }
+
+
+def _text(result: Result, path: Path) -> str:
+    attributes, name = result.factors.attributes, result.factors.path.parent.name
+    did = "nothing new" if result.n_new == 0 else f"{result.n_new} iterations"
+    return (
+        f"{path}/nmf/{name}: {did}; relative error {attributes['relative_error']:.4f} "
+        f"after {attributes['n_iter']} iterations, {attributes['passes']:g} passes, {attributes['seconds']:.1f} s. "
+        f"{result.stop}"
+    )

@@ -1,0 +1,174 @@
+"""Revisions: finished factorizations in the store, written once, then only read.
+
+A revision is a group `nmf/NAME/r000001-ID` with W (m, d), H (d, n), and a record of each iteration. It is written under
+a name of its own, put on disk, and only then named by `nmf/NAME`'s attribute `current`.
+"""
+
+import shutil
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_prep import store
+from data_prep.store import StoredMatrix
+from pipeline import engine
+from pipeline.blocks import write_blocks
+from pipeline.kernels import Matrix
+from pipeline.record import Iteration, to_arrays
+
+if TYPE_CHECKING:
+    import dask.array as da
+
+W_CHUNK_NBYTES = 64 * 2**20
+KEPT_REVISIONS = 2
+
+
+@dataclass(frozen=True)
+class Factors:
+    """A complete factorization A ≈ W H, read lazily; every chunk is checked as it is read."""
+
+    path: Path
+    """The revision's folder."""
+    attributes: Mapping[str, Any]
+    """d, solver, parameters, relative_error, passes, when and how it was made."""
+
+    @cached_property
+    def W(self) -> "da.Array":
+        """Basis images (m, d), a column each, as a Dask array."""
+        return _lazy(self.path, "W")
+
+    @cached_property
+    def H(self) -> "da.Array":
+        """Weights (d, n), a column for each image, as a Dask array."""
+        return _lazy(self.path, "H")
+
+    @cached_property
+    def loss(self) -> NDArray[np.float64]:
+        """The objective after each iteration, (n_iter,)."""
+        return np.asarray(store.read_array(self.path, "loss"))
+
+    @cached_property
+    def iterations(self) -> list[Iteration]:
+        """The whole record, an entry an iteration."""
+        columns = [store.read_array(self.path, field).tolist() for field in Iteration._fields]
+        return [Iteration(*values) for values in zip(*columns, strict=True)]
+
+
+def open_factors(path: str | Path, name: str) -> Factors:
+    """Open the newest complete factorization of that name.
+
+    Parameters
+    ----------
+    path
+        The store.
+    name
+        As given to `run`: `d99` unless it was told otherwise.
+
+    Raises
+    ------
+    BadInput
+        Where there is none, or it is damaged.
+    """
+    factors = current(Path(path), name)
+    if factors is None:
+        known = ", ".join(names(Path(path))) or "none"
+        raise store.BadInput(f"{path} has no factorization {name!r}, it has: {known}; make one with `nmf-batch run`")
+    return factors
+
+
+def names(path: Path) -> list[str]:
+    """Names of the complete factorizations in a store."""
+    folder = path / "nmf"
+    found = sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
+    return [name for name in found if "current" in store.group_attributes(folder / name)]
+
+
+def current(path: Path, name: str) -> Factors | None:
+    """Return the newest complete factorization of that name, or None."""
+    folder = path / "nmf" / name
+    revision = store.group_attributes(folder).get("current")
+    if revision is None:
+        return None
+    attributes = store.group_attributes(folder / revision)
+    if attributes.get("status") != "complete":
+        raise store.BadInput(f"{folder / revision} is named as current, but missing or not complete; restore it")
+    return Factors(folder / revision, attributes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finished:
+    """What a revision is written from."""
+
+    W: Matrix
+    """(m, d)."""
+    H: Sequence[tuple[range, Any]]
+    """For each partition its chunks and their blocks (d, c), where the engine keeps them: tasks write these."""
+    iterations: Sequence[Iteration]
+    attributes: Mapping[str, Any]
+
+
+def publish_revision(matrix: StoredMatrix, name: str, finished: Finished) -> Factors:
+    """Write a complete revision of a factorization, put it on disk, and make it current."""
+    folder = matrix.path / "nmf" / name
+    revision = folder / _next_revision(folder)
+    attributes = {"format": store.FORMAT, "status": "complete", **finished.attributes}
+    try:
+        revision.mkdir(parents=True)
+        _write(revision, matrix, finished)
+        store.publish(revision, attributes)
+        store.sync_tree(revision)
+    except BaseException:
+        shutil.rmtree(revision, ignore_errors=True)
+        raise
+    if not (folder.parent / "zarr.json").exists():
+        store.publish(folder.parent, {})
+    store.publish(folder, {"current": revision.name})
+    for path in (folder.parent, matrix.path):
+        store.sync_path(path)
+    for old in sorted(folder.glob("r*-*"))[:-KEPT_REVISIONS]:
+        shutil.rmtree(old)
+    return Factors(revision, attributes)
+
+
+def _write(revision: Path, matrix: StoredMatrix, finished: Finished) -> None:
+    m, d = finished.W.shape
+    shapes = {"W": (m, d), "H": (d, matrix.shape[1])}
+    chunks = {"W": (m, max(1, min(d, W_CHUNK_NBYTES // (4 * m)))), "H": (d, matrix.chunk_images)}
+    axes = {"W": ("pixel", "component"), "H": ("component", "image")}
+    arrays = {
+        name: store.create_array(
+            revision, name, shape=shapes[name], chunks=chunks[name], dtype=np.float32, dimension_names=axes[name]
+        )
+        for name in ("W", "H")
+    }
+    arrays["W"][...] = finished.W
+    engine.call_each(write_blocks, [(revision, "H", part, blocks) for part, blocks in finished.H])
+    for field, values in to_arrays(finished.iterations).items():
+        store.write_array(revision, field, values, ("iteration",))
+
+
+def _next_revision(folder: Path) -> str:
+    taken = [int(entry.name[1:7]) for entry in folder.glob("r*-*")]
+    return f"r{max(taken, default=0) + 1:06d}-{uuid.uuid4().hex[:8]}"
+
+
+def _lazy(path: Path, name: str) -> "da.Array":
+    """Describe a stored array as a Dask array whose blocks are checked chunks."""
+    import dask.array as da  # here, since it takes a quarter of a second that no command should pay for
+
+    array = store.open_array(path, name)
+    chunks = tuple(
+        tuple(min(c, length - first) for first in range(0, length, c))
+        for length, c in zip(array.shape, array.chunks, strict=True)
+    )
+    return da.map_blocks(_read_block, path, name, chunks=chunks, dtype=array.dtype, meta=np.empty((0, 0), array.dtype))
+
+
+def _read_block(path: Path, name: str, block_info: Mapping[Any, Any]) -> NDArray[Any]:
+    return store.read_chunk(store.open_array(path, name), *block_info[None]["chunk-location"])

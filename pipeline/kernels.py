@@ -1,0 +1,119 @@
+"""The arithmetic of one block, in NumPy alone.
+
+A (m, n) ≈ W (m, d) H (d, n). Every update below improves H given G = WᵀW and C = WᵀA. The same function improves W,
+since Aᵀ ≈ HᵀWᵀ is the same problem: then G = HHᵀ, C = HAᵀ, and what is improved is Wᵀ. So W is kept as `Wt` (d, m)
+throughout: a component is a row, contiguous in memory.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Matrix = NDArray[np.float32]
+Sum = NDArray[np.floating[Any]]
+
+ROWS_TOGETHER = 16
+
+
+def mu(G: Matrix, C: Matrix, H: Matrix) -> Matrix:
+    """One multiplicative update H ∘ C / (G H), which never raises ‖A − W H‖².
+
+    Parameters
+    ----------
+    G
+        Gram matrix of the fixed factor, (d, d).
+    C
+        Data projected on the fixed factor, (d, n).
+    H
+        Current factor, (d, n). Not modified. Its zeros stay zero.
+
+    Returns
+    -------
+    Matrix
+        New factor, (d, n), non-negative.
+
+    References
+    ----------
+    Lee & Seung, "Algorithms for non-negative matrix factorization", NIPS 2000.
+    """
+    denominator = G @ H
+    np.maximum(denominator, np.finfo(np.float32).tiny, out=denominator)
+    return H * np.divide(C, denominator, out=denominator)
+
+
+def hals(G: Matrix, C: Matrix, H: Matrix, sweeps: int) -> Matrix:
+    """Rounds of hierarchical alternating least squares over the rows of H.
+
+    Minimises ‖A − W H‖² over H ≥ 0, one row at a time, given only G = WᵀW and C = WᵀA. Rows are taken 16 at a time:
+    one product gives the gradient of all 16, and each row then adds only what the rows before it have changed.
+
+    Parameters
+    ----------
+    G
+        Gram matrix of the fixed factor, (d, d).
+    C
+        Data projected on the fixed factor, (d, n).
+    H
+        Current factor, (d, n). Not modified.
+    sweeps
+        How often each row is improved.
+
+    Returns
+    -------
+    Matrix
+        New factor, (d, n), non-negative, whose loss is no higher than H's.
+
+    References
+    ----------
+    Cichocki & Phan, "Fast local algorithms for large scale nonnegative matrix
+    and tensor factorizations", IEICE Trans. E92-A(3), 2009.
+    """
+    H = H.copy()
+    for _ in range(sweeps):
+        for first in range(0, len(H), ROWS_TOGETHER):
+            _improve_rows(G, C, H, slice(first, first + ROWS_TOGETHER))
+    return H
+
+
+def _improve_rows(G: Matrix, C: Matrix, H: Matrix, rows: slice) -> None:
+    """One exact minimisation of each of a few rows of H, in place, in order."""
+    within = G[rows, rows]
+    descent = C[rows] - G[rows] @ H
+    change = np.zeros_like(descent)
+    for k, curvature in enumerate(within.diagonal()):
+        if curvature == 0:  # a dead component has no direction
+            continue
+        row = H[rows.start + k]
+        step = descent[k] - within[k, :k] @ change[:k] if k else descent[k]
+        step /= curvature
+        np.maximum(step, -row, out=change[k])
+        row += change[k]
+        np.maximum(row, 0, out=row)  # row − row rounds to zero, but nothing else may go below it
+
+
+def cold_start(G: Matrix, C: Matrix) -> Matrix:
+    """Return the least squares solution with its negative entries cut off: where H starts when only W is known.
+
+    G is (d, d), C is (d, n); the result (d, n) minimises ‖A − W H‖² + λ‖H‖² with λ = 1e-6 tr(G)/d before the cut.
+    """
+    d = len(G)
+    ridge = 1e-6 * max(float(G.trace()) / d, float(np.finfo(np.float32).tiny))
+    H = np.linalg.solve(G.astype(np.float64) + ridge * np.eye(d), C)
+    return np.maximum(H, 0).astype(np.float32)
+
+
+def gram(Ht: Sum) -> NDArray[np.float64]:
+    """Ht Htᵀ (d, d) of a factor (d, n), in float64: the terms of the loss nearly cancel once the fit is good."""
+    wide = Ht.astype(np.float64)
+    return wide @ wide.T
+
+
+def squared_error(norm_squared: float, Wt: Matrix, HAt: Sum, HHt: Sum) -> float:
+    """‖A − W H‖² from sums alone: ‖A‖² − 2⟨W, AHᵀ⟩ + ⟨WᵀW, HHᵀ⟩.
+
+    Wt and HAt are (d, m), HHt is (d, d), norm_squared is ‖A‖². The result is not below 0: rounding can take the
+    difference there when W H is exact to float32.
+    """
+    inner = float(np.vdot(Wt.astype(np.float64), HAt.astype(np.float64)))
+    return max(0.0, norm_squared - 2 * inner + float(np.vdot(gram(Wt), HHt)))

@@ -1,0 +1,131 @@
+"""Pictures of a factorization: a sheet of basis images, and the panel image | basis | weights | W H."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from data_prep import store
+from pipeline.factors import Factors
+
+Picture = NDArray[np.uint8]
+"""(height, width, 4), RGBA."""
+
+GAP = 2
+PAPER = (255, 255, 255, 255)
+SHEET_PIXELS, PANEL_PIXELS = 1200, 480
+CHECKS = (204, 255)
+"""Gray levels of the board that shows through where an image is transparent."""
+
+
+def basis_sheet(factors: Factors) -> Image.Image:
+    """Every basis image, each stretched to its own maximum, in order of components."""
+    W = np.asarray(factors.W.compute())
+    return Image.fromarray(_grid(_basis(W, image_shape(factors)), SHEET_PIXELS))
+
+
+def panel(factors: Factors, columns: Sequence[int]) -> Image.Image:
+    """For each of some columns: the image, the basis, its weights as gray squares in the same order, and W H.
+
+    A weight is drawn for the basis image as it is shown, stretched to its maximum, and against the image's largest.
+    """
+    shape = image_shape(factors)
+    W = np.asarray(factors.W.compute())
+    H = np.asarray(factors.H[:, list(columns)].compute())
+    A = _columns(factors, columns)
+    basis = _grid(_basis(W, shape), PANEL_PIXELS)
+    shown = H * W.max(axis=0)[:, None]
+    shown /= np.maximum(shown.max(axis=0), np.finfo(np.float32).tiny)
+    rows = []
+    for k in range(len(columns)):
+        weights = _grid([_gray(np.full(shape[:2], weight)) for weight in shown[:, k]], PANEL_PIXELS)
+        parts = [to_picture(A[:, k], shape), basis, weights, to_picture(W @ H[:, k], shape)]
+        rows.append(_beside([_enlarge(part, len(basis)) for part in parts]))
+    return Image.fromarray(np.concatenate([_framed(row, 3 * GAP) for row in rows]))
+
+
+def image_shape(factors: Factors) -> tuple[int, int, int]:
+    """(height, width, channels) of the images; BadInput where the matrix does not hold images."""
+    path = factors.path.parents[2]
+    shape = store.open_matrix(path).attributes.get("image_shape")
+    if shape is None:
+        raise store.BadInput(f"{path} does not hold images, so there is nothing to draw")
+    height, width, channels = shape
+    return height, width, channels
+
+
+def to_picture(column: NDArray[np.floating], shape: tuple[int, int, int]) -> Picture:
+    """Draw a column of values in 0..1 as RGBA; transparent pixels show a checkerboard."""
+    pixels = np.clip(column.reshape(shape), 0, 1)
+    if shape[2] == 1:
+        return _gray(pixels[..., 0])
+    if shape[2] == 3:
+        return _opaque(pixels)
+    board = np.indices(shape[:2]).sum(axis=0) // 2 % 2
+    under = np.take(np.array(CHECKS) / 255, board)[..., None]
+    alpha = pixels[..., 3:]
+    return _opaque(pixels[..., :3] * alpha + under * (1 - alpha))
+
+
+def _basis(W: NDArray[np.float32], shape: tuple[int, int, int]) -> list[Picture]:
+    largest = np.maximum(W.max(axis=0), np.finfo(np.float32).tiny)
+    return [to_picture(w / top, shape) for w, top in zip(W.T, largest, strict=True)]
+
+
+def _columns(factors: Factors, columns: Sequence[int]) -> NDArray[np.float32]:
+    matrix = store.open_matrix(factors.path.parents[2])
+    A = store.open_array(matrix.path, "A")
+    c = matrix.chunk_images
+    found = [store.read_chunk(A, 0, j // c)[:, j % c] for j in columns]
+    return np.stack(found, axis=1).astype(np.float32) * np.float32(matrix.scale)
+
+
+def _gray(pixels: NDArray[np.floating]) -> Picture:
+    return _opaque(np.repeat(pixels[..., None], 3, axis=2))
+
+
+def _opaque(colours: NDArray[np.floating]) -> Picture:
+    bytes_ = np.rint(255 * colours).astype(np.uint8)
+    return np.concatenate([bytes_, np.full((*bytes_.shape[:2], 1), 255, np.uint8)], axis=2)
+
+
+def _grid(pictures: Sequence[Picture], pixels: int) -> Picture:
+    """Lay pictures of one size out as a sheet about as wide as high, enlarged as long as it stays within `pixels`."""
+    height, width, _ = pictures[0].shape
+    across = max(1, round(np.sqrt(len(pictures) * height / width)))
+    down = -(-len(pictures) // across)
+    factor = max(1, pixels // max(across * (width + GAP), down * (height + GAP)))
+    tall, wide = factor * height + GAP, factor * width + GAP
+    sheet = np.full((down * tall + GAP, across * wide + GAP, 4), PAPER, np.uint8)
+    for k, picture in enumerate(pictures):
+        top, left = GAP + k // across * tall, GAP + k % across * wide
+        sheet[top : top + tall - GAP, left : left + wide - GAP] = picture.repeat(factor, 0).repeat(factor, 1)
+    return sheet
+
+
+def _enlarge(picture: Picture, height: int) -> Picture:
+    """Repeat pixels up to a height, and fill the rest with paper."""
+    factor = max(1, height // len(picture))
+    big = picture.repeat(factor, 0).repeat(factor, 1)
+    above = (height - len(big)) // 2
+    full = np.full((height, big.shape[1], 4), PAPER, np.uint8)
+    full[above : above + len(big)] = big
+    return full
+
+
+def _beside(pictures: Sequence[Picture]) -> Picture:
+    return np.concatenate([_framed(picture, 3 * GAP) for picture in pictures], axis=1)
+
+
+def _framed(picture: Picture, margin: int) -> Picture:
+    height, width, _ = picture.shape
+    framed = np.full((height + 2 * margin, width + 2 * margin, 4), PAPER, np.uint8)
+    framed[margin : margin + height, margin : margin + width] = picture
+    return framed
+
+
+def save(picture: Image.Image, path: Path) -> None:
+    """Write a PNG."""
+    picture.save(path, format="PNG", optimize=True)

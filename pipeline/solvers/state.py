@@ -1,0 +1,28 @@
+"""What a solver carries from one iteration to the next."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from pipeline.kernels import Matrix
+from pipeline.one_pass import BlockMatrix
+
+
+@dataclass(frozen=True, kw_only=True)
+class State:
+    """The factors after an iteration, and how well they fit."""
+
+    Wt: Matrix
+    """Wᵀ, (d, m)."""
+    H: Sequence[Any]
+    """A part a partition: blocks of H, futures of them, or None where H has no value yet."""
+    loss: float = float("inf")
+    """‖A − W H‖² of exactly these factors."""
+
+
+class Solver(Protocol):
+    """One iteration: everything in which solvers differ."""
+
+    def step(self, A: BlockMatrix, state: State) -> State:
+        """Visit A once, improve both factors, and state their loss."""
+        ...

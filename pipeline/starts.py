@@ -1,0 +1,134 @@
+"""Where W and H start."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_prep import store
+from data_prep.store import StoredMatrix
+from pipeline.blocks import StoredBlocks
+from pipeline.config import NMFConfig
+from pipeline.factors import Factors
+from pipeline.kernels import Matrix
+from pipeline.solvers.state import State
+
+OVERSAMPLING = 10
+SAMPLE_PER_COMPONENT = 20
+
+
+@dataclass(frozen=True)
+class Given:
+    """Factors to start from: W (m, d) and H (d, n)."""
+
+    W: Matrix
+    H: Matrix
+
+
+def continued(previous: Factors, parts: Sequence[range]) -> State:
+    """Start where a stored factorization ended; its H is read by the tasks of the first pass."""
+    Wt = np.ascontiguousarray(previous.W.compute(scheduler="synchronous").T)
+    return State(Wt=Wt, H=[StoredBlocks(previous.path, "H", part) for part in parts])
+
+
+def given(start: Given, matrix: StoredMatrix, parts: Sequence[range]) -> State:
+    """Start from factors in memory."""
+    H = [[start.H[:, columns].astype(np.float32) for columns in matrix.columns(part)] for part in parts]
+    return State(Wt=np.ascontiguousarray(start.W.T, np.float32), H=H)
+
+
+def cold(matrix: StoredMatrix, config: NMFConfig, parts: Sequence[range]) -> State:
+    """Start as `init` says; H is solved for at the first visit, but for random multiplicative updates."""
+    d, seed = config.n_components, config.seed
+    H: list[RandomBlocks | None] = [None] * len(parts)
+    if config.init == "nndsvd":
+        Wt = nndsvd_Wt(_sample(matrix, SAMPLE_PER_COMPONENT * d), d, seed)
+        return State(Wt=fill_zeros(Wt) if config.solver == "mu" else revive(Wt, seed), H=H)
+    if config.solver == "mu":
+        widths = [[columns.stop - columns.start for columns in matrix.columns(part)] for part in parts]
+        H = [RandomBlocks(seed, d, w, part.start) for w, part in zip(widths, parts, strict=True)]
+    return State(Wt=uniform(seed, 0, (d, matrix.shape[0])), H=H)
+
+
+@dataclass(frozen=True)
+class RandomBlocks:
+    """Uniform random blocks of H, each (d, c): the same numbers for a block whatever partition holds it."""
+
+    seed: int
+    d: int
+    widths: Sequence[int]
+    first: int
+    """Number of the first block."""
+
+    def __iter__(self) -> Iterator[Matrix]:
+        for k, width in enumerate(self.widths, self.first):
+            yield uniform(self.seed, k + 1, (self.d, width))
+
+
+def uniform(seed: int, stream: int, shape: tuple[int, int]) -> Matrix:
+    """Uniform random numbers in (0, 1]; zero is left out, since a multiplicative update never leaves it."""
+    return 1 - np.random.default_rng([seed, stream]).random(shape, dtype=np.float32)
+
+
+def nndsvd_Wt(sample: Matrix, d: int, seed: int) -> Matrix:
+    """Wᵀ (d, m) from the singular vectors of a sample of columns of A.
+
+    Of each pair of singular vectors the positive or the negative parts are taken, whichever carry more. The vectors
+    come from a randomized range finder with one power iteration; a rank above that of the sample leaves rows of zeros.
+
+    Parameters
+    ----------
+    sample
+        Columns of A, (m, k).
+    d
+        Rank.
+    seed
+        Of the range finder.
+
+    References
+    ----------
+    Boutsidis & Gallopoulos, "SVD based initialization: A head start for nonnegative
+    matrix factorization", Pattern Recognition 41, 2008. Halko, Martinsson & Tropp, "Finding structure with
+    randomness", SIAM Review 53, 2011.
+    """
+    U, s, Vt = _truncated_svd(sample, d, seed)
+    Wt = np.zeros((d, len(sample)), np.float32)
+    for k in range(len(s)):
+        u, v = U[:, k], Vt[k]
+        sides = [(np.maximum(sign * u, 0), np.maximum(sign * v, 0)) for sign in (1, -1)]
+        u, v = max(sides, key=lambda side: float(np.linalg.norm(side[0]) * np.linalg.norm(side[1])))
+        norm = float(np.linalg.norm(u))
+        if norm > 0:
+            Wt[k] = u * np.sqrt(s[k] * np.linalg.norm(v) / norm)
+    return Wt
+
+
+def fill_zeros(Wt: Matrix) -> Matrix:
+    """Replace zeros by the mean (NNDSVDa), for updates that never leave zero."""
+    return np.where(Wt == 0, max(Wt.mean(), np.finfo(np.float32).tiny), Wt).astype(np.float32)
+
+
+def revive(Wt: Matrix, seed: int) -> Matrix:
+    """Give components without any pixel (the sample had no more singular vectors) random ones."""
+    dead = ~Wt.any(axis=1)
+    Wt[dead] = uniform(seed, 0, Wt.shape)[dead] * (Wt.mean() or 1)
+    return Wt
+
+
+def _sample(matrix: StoredMatrix, k: int) -> Matrix:
+    """First columns of the stored sample, at most k, as scaled float32 (m, ≤ k)."""
+    array = store.open_array(matrix.path, "sample")
+    wanted = min(k, array.shape[1])
+    chunks = [store.read_chunk(array, 0, j) for j in range(-(-wanted // array.chunks[1]))]
+    return np.concatenate(chunks, axis=1)[:, :wanted] * np.float32(matrix.scale)
+
+
+def _truncated_svd(S: Matrix, d: int, seed: int) -> tuple[Matrix, NDArray[np.float32], Matrix]:
+    """Leading singular triplets of S (m, k): U (m, d), s (d,), Vᵀ (d, k), fewer where min(m, k) is below d."""
+    width = min(d + OVERSAMPLING, *S.shape)
+    test = np.random.default_rng([seed, 0]).standard_normal((S.shape[1], width), dtype=np.float32)
+    Q, _ = np.linalg.qr(S @ test)
+    Q, _ = np.linalg.qr(S @ (S.T @ Q))
+    U, s, Vt = np.linalg.svd(Q.T @ S, full_matrices=False)
+    return (Q @ U)[:, :d], s[:d], Vt[:d]
