@@ -20,6 +20,7 @@ from numpy.typing import DTypeLike, NDArray
 from zarr.abc.codec import BytesBytesCodec
 from zarr.abc.store import SuffixByteRequest
 from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
+from zarr.core.array_spec import ArrayConfigLike
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 
@@ -27,6 +28,8 @@ FORMAT = "nmf-batch/1"
 CHUNK_NBYTES = 8 * 2**20
 MAX_CHUNK_IMAGES = 16_384
 NAMES_PER_CHUNK = 16_384
+ALWAYS_WRITE: ArrayConfigLike = {"write_empty_chunks": True}
+"""Not part of an array's metadata, so it is said each time one is opened: a chunk left out could not be missed."""
 CODECS = {"none": (), "lz4": (BloscCodec(cname="lz4"),), "zstd": (ZstdCodec(),)}
 
 
@@ -98,7 +101,7 @@ def create_array(
         dimension_names=dimension_names,
         attributes=attributes,
         fill_value=None if np.dtype(dtype).kind == "T" else 0,
-        config={"write_empty_chunks": True},
+        config=ALWAYS_WRITE,
     )
 
 
@@ -117,7 +120,7 @@ def open_array(path: Path, name: str, mode: Literal["r", "r+"] = "r") -> zarr.Ar
         array = zarr.open_array(str(path), path=name, mode=mode)
     except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
         raise BadInput(f"{path}/{name} is missing or its zarr.json is damaged ({error}); restore it") from error
-    return array
+    return array.with_config(ALWAYS_WRITE)
 
 
 def read_chunk(array: zarr.Array[Any], *index: int) -> NDArray[Any]:

@@ -1,0 +1,157 @@
+import hashlib
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+
+import dask
+import numpy as np
+import pytest
+
+from data_prep import store
+from data_prep.arrays import write_matrix
+from pipeline import factorize, open_factors
+from pipeline.job import ParametersDiffer, RefusedPlan
+from pipeline.loop import Stop
+from tests import naive
+from tests.conftest import sparse
+
+
+def bits(path, name="d4"):
+    factors = open_factors(path, name)
+    with dask.config.set(scheduler="synchronous"):
+        arrays = (factors.W.compute(), factors.H.compute(), factors.loss)
+    return hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()
+
+
+@pytest.mark.parametrize("solver", ["hals", "mu"])
+def test_the_same_bits_for_any_number_of_threads_and_processes(planted, cluster_of, solver):
+    found = {}
+    for workers in (0, 1, 2):
+        for threads in (1, 2) if workers == 0 else (1,):
+            place = cluster_of(workers) if workers else nullcontext()
+            with place, ThreadPoolExecutor(threads) as pool, dask.config.set(pool=pool):
+                factorize(planted, 4, solver=solver, max_iter=12, tol=0, fresh=True)
+            found[workers, threads] = bits(planted)
+    assert len(set(found.values())) == 1, found
+
+
+@pytest.mark.usefixtures("synchronous")
+class TestInThisThread:
+    def test_w_and_h_are_non_negative_and_give_the_loss_that_is_recorded(self, planted):
+        factors = factorize(planted, 3, max_iter=7).factors
+        W, H = factors.W.compute().astype(np.float64), factors.H.compute().astype(np.float64)
+        A = store.open_array(planted, "A")[...].astype(np.float64)
+        assert min(W.min(), H.min()) >= 0
+        assert factors.loss[-1] == pytest.approx(naive.squared_error(A, W, H), rel=1e-5)
+        assert factors.attributes["relative_error"] == pytest.approx(
+            np.linalg.norm(A - W @ H) / np.linalg.norm(A), 1e-5
+        )
+
+    @pytest.mark.parametrize("init", ["random", "nndsvd"])
+    def test_a_planted_product_is_recovered(self, tmp_path, rng, init, small_chunks):
+        W, H = sparse(rng, 60, 6), sparse(rng, 6, 400)
+        write_matrix(tmp_path / "p.zarr", W @ H)
+        factors = factorize(tmp_path / "p.zarr", 6, init=init, max_iter=1000, tol=0, target_error=1e-3).factors
+        assert naive.matched_cosine(factors.W.compute(), W) > 0.999
+
+    @pytest.mark.parametrize("solver", ["hals", "mu"])
+    def test_the_loss_never_rises(self, tmp_path, rng, solver, small_chunks):
+        write_matrix(tmp_path / "r.zarr", rng.integers(0, 256, (50, 300), dtype=np.uint8))
+        loss = factorize(tmp_path / "r.zarr", 5, solver=solver, max_iter=100, tol=0).factors.loss
+        assert (loss[1:] <= loss[:-1] * (1 + 1e-6)).all()
+
+    def test_a_rerun_has_nothing_to_do(self, planted):
+        first = factorize(planted, 4, max_iter=5)
+        again = factorize(planted, 4, max_iter=5)
+        assert (first.n_new, again.n_new, again.factors.path) == (5, 0, first.factors.path)
+        assert factorize(planted, 4, max_iter=3).n_new == 0
+
+    @pytest.mark.parametrize("solver", ["hals", "mu"])
+    def test_a_higher_max_iter_continues_to_the_same_bits(self, planted, solver):
+        factorize(planted, 4, solver=solver, max_iter=10, tol=0)
+        straight = bits(planted)
+        factorize(planted, 4, solver=solver, max_iter=4, tol=0, fresh=True)
+        more = factorize(planted, 4, solver=solver, max_iter=10, tol=0)
+        assert (more.n_new, more.stop) == (6, Stop.MAX_ITER)
+        assert bits(planted) == straight
+        assert more.factors.attributes["parent"].startswith("r000002-")
+
+    def test_a_tighter_tol_continues(self, planted):
+        loose = factorize(planted, 4, tol=0.3)
+        tight = factorize(planted, 4, tol=0.01)
+        assert loose.stop == Stop.CONVERGED
+        assert tight.n_new > 0
+        assert [*tight.factors.loss[: len(loose.factors.loss)]] == [*loose.factors.loss]
+
+    def test_other_parameters_under_the_same_name_are_refused_with_the_difference(self, planted):
+        factorize(planted, 4, max_iter=2)
+        with pytest.raises(ParametersDiffer, match=r"seed: 0 → 1\); .*--fresh"):
+            factorize(planted, 4, max_iter=2, seed=1)
+        assert factorize(planted, 4, max_iter=2, seed=1, fresh=True).n_new == 2
+
+    def test_other_data_under_the_same_name_is_refused(self, planted, tmp_path):
+        factorize(planted, 4, max_iter=2)
+        write_matrix(tmp_path / "other.zarr", np.ones((5, 6)))
+        (planted / "nmf").rename(tmp_path / "other.zarr" / "nmf")
+        with pytest.raises(ParametersDiffer, match="the matrix: 40 × 300 → 5 × 6"):
+            factorize(tmp_path / "other.zarr", 4, max_iter=2)
+
+    def test_d_above_the_smaller_side_is_refused(self, planted):
+        with pytest.raises(RefusedPlan, match="d is 41, but A is 40 × 300.*from 1 to 40"):
+            factorize(planted, 41)
+
+    @pytest.mark.parametrize(("m", "n"), [(1, 1), (1, 7), (7, 1), (3, 3)])
+    @pytest.mark.parametrize("solver", ["hals", "mu"])
+    def test_the_smallest_matrices_and_the_largest_d(self, tmp_path, rng, m, n, solver):
+        write_matrix(tmp_path / "s.zarr", 1 + rng.random((m, n)))
+        result = factorize(tmp_path / "s.zarr", min(m, n), solver=solver, max_iter=500, tol=0)
+        assert result.factors.attributes["relative_error"] < 0.02
+
+    @pytest.mark.parametrize("solver", ["hals", "mu"])
+    @pytest.mark.parametrize("init", ["random", "nndsvd"])
+    def test_a_matrix_of_zeros_gives_zeros(self, tmp_path, solver, init):
+        write_matrix(tmp_path / "z.zarr", np.zeros((4, 6)))
+        result = factorize(tmp_path / "z.zarr", 2, solver=solver, init=init)
+        product = result.factors.W.compute() @ result.factors.H.compute()
+        np.testing.assert_array_equal(product, np.zeros((4, 6)))
+        assert result.stop == Stop.EXACT
+
+    def test_two_complete_revisions_are_kept(self, planted):
+        for max_iter in (1, 2, 3, 4):
+            factorize(planted, 4, max_iter=max_iter, tol=0)
+        revisions = sorted(entry.name[:7] for entry in (planted / "nmf" / "d4").glob("r*"))
+        assert revisions == ["r000003", "r000004"]
+
+    def test_a_run_that_fails_leaves_the_last_result_as_it_was(self, planted):
+        factorize(planted, 4, max_iter=2)
+        before = bits(planted)
+        (planted / "A" / "c" / "0" / "18").unlink()
+        with pytest.raises(store.BadInput, match="A/c/0/18 is missing"):
+            factorize(planted, 4, max_iter=9)
+        assert bits(planted) == before
+        assert len(list((planted / "nmf" / "d4").glob("r*"))) == 1
+
+    def test_a_revision_that_cannot_be_written_leaves_the_last_one_current(self, planted, monkeypatch):
+        factorize(planted, 4, max_iter=2)
+        before = bits(planted)
+        monkeypatch.setattr("pipeline.factors.write_blocks", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+        with pytest.raises(OSError, match="disk full"):
+            factorize(planted, 4, max_iter=9)
+        assert bits(planted) == before
+
+    def test_every_iteration_is_told(self, planted):
+        told = []
+        factorize(planted, 4, max_iter=5, tol=0, on_iteration=lambda iterations: told.append(iterations[-1].loss))
+        assert told == list(open_factors(planted, "d4").loss)
+
+    def test_open_factors_names_what_there_is(self, planted):
+        factorize(planted, 4, max_iter=1)
+        with pytest.raises(store.BadInput, match=r"no factorization 'd9', it has: d4"):
+            open_factors(planted, "d9")
+
+    def test_a_damaged_chunk_of_h_is_noticed_when_it_is_read(self, planted):
+        factors = factorize(planted, 4, max_iter=1).factors
+        file = factors.path / "H" / "c" / "0" / "5"
+        file.write_bytes(bytes([file.read_bytes()[0] ^ 1]) + file.read_bytes()[1:])
+        assert factors.H[:, :80].compute().shape == (4, 80)
+        with pytest.raises(store.BadInput, match="H/c/0/5 is damaged"):
+            factors.H[:, 80:90].compute()

@@ -1,0 +1,120 @@
+from collections import Counter
+
+import dask
+import numpy as np
+import pytest
+
+from data_prep import store
+from pipeline import engine, plan
+from pipeline.blocks import StoredBlocks
+from pipeline.factors import open_factors
+from pipeline.job import factorize
+from pipeline.one_pass import BlockMatrix, Sums, _add_as_tree, add
+
+pytestmark = pytest.mark.usefixtures("synchronous")
+
+
+def blocks_of(A, width):
+    return [A[:, first : first + width] for first in range(0, A.shape[1], width)]
+
+
+def keep(WtW, WtA, H):
+    """Leaves H as it is, and shows that WᵀA arrived by adding it."""
+    return (H + WtA).astype(np.float32)
+
+
+def test_a_pass_returns_the_two_products(rng):
+    A, Wt, H = (rng.random(shape, dtype=np.float32) for shape in ((7, 20), (3, 7), (3, 20)))
+    matrix = BlockMatrix(
+        partitions=[blocks_of(A[:, :8], 4), blocks_of(A[:, 8:], 4)], shape=A.shape, scale=0.5, norm_squared=1
+    )
+    parts, sums = matrix.visit(Wt, [blocks_of(H[:, :8], 4), blocks_of(H[:, 8:], 4)], keep)
+    H_new = np.concatenate([block for part in parts for block in part], axis=1)
+    np.testing.assert_allclose(H_new, H + Wt @ (A / 2), rtol=1e-5)
+    np.testing.assert_allclose(sums.HAt, H_new @ (A / 2).T, rtol=1e-5)
+    np.testing.assert_allclose(sums.HHt, H_new @ H_new.T, rtol=1e-5)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 5, 8, 13])
+def test_the_tree_adds_every_partition_once(n):
+    graph = {f"sums-0-{k}": Sums(np.float64(k), np.float64(10**k)) for k in range(n)}
+    root = _add_as_tree(graph, n)
+    total = dask.get(graph, root)
+    assert total == (sum(range(n)), sum(10**k for k in range(n)))
+
+
+def test_sums_are_added_in_float64():
+    small = Sums(np.float32(2**-24), np.float64(0))
+    assert add(Sums(np.float32(1), np.float64(0)), small).HAt == 1 + 2**-24
+
+
+def test_partitions_cover_the_chunks_once_and_follow_from_the_store_alone(planted):
+    matrix = store.open_matrix(planted)
+    parts = plan.partitions(matrix)
+    assert [k for part in parts for k in part] == list(range(matrix.n_chunks))
+    assert len(parts) == 16
+
+
+@pytest.fixture
+def reads(monkeypatch):
+    """How often each chunk of A is read."""
+    counts = Counter()
+    original = store.read_chunk
+
+    def counting(array, *index):
+        counts[array.path.split("/")[-1], index[-1]] += 1
+        return original(array, *index)
+
+    monkeypatch.setattr(store, "read_chunk", counting)
+    return counts
+
+
+@pytest.mark.parametrize(("cached", "times"), [(True, 1), (False, 5)], ids=["cached", "streamed"])
+def test_a_chunk_is_read_once_when_cached_and_once_a_pass_when_not(planted, reads, monkeypatch, cached, times):
+    monkeypatch.setattr("pipeline.job.fits_in_cache", lambda matrix: cached)
+    factorize(planted, 4, max_iter=5, tol=0, init="random")
+    assert {key: count for key, count in reads.items() if key[0] == "A"} == {("A", k): times for k in range(19)}
+
+
+def test_a_chunk_is_visited_once_a_pass(planted, monkeypatch):
+    visits = Counter()
+    from pipeline.solvers import hals
+
+    original = hals.improve
+
+    def counting(WtW, WtA, H):
+        visits[WtA.shape[1]] += 1
+        return original(WtW, WtA, H)
+
+    monkeypatch.setattr(hals, "improve", counting)
+    factorize(planted, 4, max_iter=5, tol=0)
+    assert visits == {16: 5 * 18, 12: 5}
+
+
+def test_cached_and_streamed_give_the_same_bits(planted, monkeypatch):
+    results = []
+    for cached in (True, False):
+        monkeypatch.setattr("pipeline.job.fits_in_cache", lambda matrix, cached=cached: cached)
+        factorize(planted, 4, max_iter=6, fresh=True)
+        factors = open_factors(planted, "d4")
+        results.append((factors.W.compute().tobytes(), factors.H.compute().tobytes(), factors.loss.tobytes()))
+    assert results[0] == results[1]
+
+
+def test_bytes_read_and_passes_are_recorded_as_they_were(planted, monkeypatch):
+    monkeypatch.setattr("pipeline.job.fits_in_cache", lambda matrix: False)
+    iterations = factorize(planted, 4, max_iter=3, tol=0).factors.iterations
+    nbytes = 40 * 300 * 4
+    assert [(i.passes, i.bytes_read) for i in iterations] == [(1, nbytes), (2, 2 * nbytes), (3, 3 * nbytes)]
+
+
+def test_stored_blocks_can_be_iterated_again(planted):
+    blocks = StoredBlocks(planted, "A", range(2, 5))
+    first, second = np.concatenate(list(blocks), 1), np.concatenate(list(blocks), 1)
+    np.testing.assert_array_equal(first, store.open_array(planted, "A")[:, 32:80])
+    np.testing.assert_array_equal(first, second)
+
+
+def test_the_engine_keeps_results_that_later_graphs_can_use():
+    kept = engine.keep_each(pow, [(2, 3), (3, 2)])
+    assert engine.call_each(pow, [(value, 2) for value in kept]) == [64, 81]
