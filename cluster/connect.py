@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from distributed import Client, LocalCluster
 
 LOOPBACK = "127.0.0.1"
-TIMEOUT_S = 30.0
+TIMEOUT_S = 10.0
 
 
 class SchedulerUnreachable(ConnectionError):

@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 Mode = Literal["L", "RGB", "RGBA"]
 MAX_PIXELS = 200_000_000
@@ -70,7 +70,7 @@ def decode(raw: bytes, how: Decoding) -> NDArray[np.uint8]:
     Exception
         Pillow raises far more kinds than it documents for files that are broken on purpose or by accident.
     """
-    with Image.open(io.BytesIO(raw), formats=FORMATS) as opened:
+    with _open(raw) as opened:
         if opened.width * opened.height > MAX_PIXELS:
             raise ValueError(f"it has {opened.width} × {opened.height} pixels, more than {MAX_PIXELS} in all")
         if opened.mode not in MODES:
@@ -92,8 +92,16 @@ def own_mode(image: Image.Image) -> Mode:
 
 def mode_of(raw: bytes) -> Mode:
     """Return the mode a file's image has by itself, reading its header only."""
-    with Image.open(io.BytesIO(raw), formats=FORMATS) as image:
+    with _open(raw) as image:
         return own_mode(image)
+
+
+def _open(raw: bytes) -> Image.Image:
+    """Read the header; Pillow's own message would name an object in memory in place of the file."""
+    try:
+        return Image.open(io.BytesIO(raw), formats=FORMATS)
+    except UnidentifiedImageError as error:
+        raise ValueError("it holds no image of a known format, or a damaged one") from error
 
 
 def _convert(image: Image.Image, mode: Mode) -> Image.Image:

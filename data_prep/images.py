@@ -232,7 +232,7 @@ def _check_share(unreadable: Sequence[Unreadable], n: int, max_skip: float, path
     if len(unreadable) > max_skip * n:
         first = "; ".join(f"{name} ({reason})" for name, reason in unreadable[:3])
         raise store.BadInput(
-            f"{len(unreadable)} of {n} images cannot be used, more than --max-skip {max_skip:.3%} allows, "
+            f"{len(unreadable)} of {n} images cannot be used, more than --max-skip {100 * max_skip:g}% allows, "
             f"so {path} was not made: {first}{'; …' if len(unreadable) > 3 else ''}"
         )
 

@@ -46,7 +46,7 @@ def faces(tmp_path: Path, rng: np.random.Generator) -> Path:
     """A folder of 30 gray PNG files of 6 × 5 pixels, with a folder inside."""
     folder = tmp_path / "images"
     for k in range(30):
-        save_png(folder / ("deep" if k % 3 else "") / f"{k:02d}.png", rng.integers(0, 256, (6, 5), dtype=np.uint8))
+        save_png(folder / ("" if k % 3 else "deep") / f"{k:02d}.png", rng.integers(0, 256, (6, 5), dtype=np.uint8))
     return folder
 
 

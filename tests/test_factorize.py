@@ -96,7 +96,7 @@ class TestInThisThread:
             factorize(tmp_path / "other.zarr", 4, max_iter=2)
 
     def test_d_above_the_smaller_side_is_refused(self, planted):
-        with pytest.raises(RefusedPlan, match="d is 41, but A is 40 × 300.*from 1 to 40"):
+        with pytest.raises(RefusedPlan, match=r"d is 41, but A is 40 × 300.*from 1 to 40"):
             factorize(planted, 41)
 
     @pytest.mark.parametrize(("m", "n"), [(1, 1), (1, 7), (7, 1), (3, 3)])

@@ -1,11 +1,14 @@
 """Options that several commands share, each named once, and how values are written."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
+from distributed import Client
+
+from cluster.connect import connect
 
 CONTEXT = {"auto_envvar_prefix": "NMF_BATCH", "show_default": True}
 
@@ -83,3 +86,12 @@ def nbytes(count: float) -> str:
             return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1024
     return f"{count:.1f} TiB"
+
+
+@contextmanager
+def connected(workers: int | None, scheduler: str | None) -> Iterator[Client | None]:
+    """Connect as asked; only what is wrong with the options themselves is a usage error."""
+    with ExitStack() as stack:
+        with as_usage_error():
+            client = stack.enter_context(connect(workers=workers, scheduler=scheduler))
+        yield client

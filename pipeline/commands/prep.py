@@ -10,7 +10,6 @@ from typing import Any
 import click
 from dask.system import CPU_COUNT
 
-from cluster.connect import connect
 from data_prep.decode import Decoding
 from data_prep.images import MAX_SKIP, Options, Prepared, Progress, prepare
 from data_prep.store import CODECS
@@ -75,7 +74,7 @@ def prep(
 
 @contextmanager
 def _executor(workers: int | None, scheduler: str | None) -> Iterator[Executor]:
-    with connect(workers=workers, scheduler=scheduler) as client:
+    with options.connected(workers, scheduler) as client:
         if client is None:
             with ThreadPoolExecutor(CPU_COUNT) as threads:
                 yield threads

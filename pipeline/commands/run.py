@@ -8,7 +8,6 @@ from typing import Any
 
 import click
 
-from cluster.connect import connect
 from pipeline.commands import options, progress
 from pipeline.config import INITS, SOLVERS, NMFConfig
 from pipeline.job import Result, factorize
@@ -74,7 +73,7 @@ def run(
             click.echo(json.dumps({"iteration": len(iterations), **last._asdict()}))
         shown(len(iterations), config.max_iter, f"relative error {last.relative_error:.4f} ")
 
-    with connect(workers=workers, scheduler=scheduler):
+    with options.connected(workers, scheduler):
         result = factorize(path, n_components, name=name, fresh=fresh, on_iteration=on_iteration, **settings)
     shown.close()
     click.echo(json.dumps(_summary(result)) if as_json else _text(result, path))

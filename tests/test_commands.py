@@ -1,0 +1,200 @@
+"""The real commands, as processes: what they print, and the exit code."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline import open_factors
+from tests.conftest import save_png
+
+COMMANDS = ["prep", "run", "info", "demo"]
+
+
+def nmf_batch(*arguments, **environment):
+    command = [sys.executable, "-W", "error", "-c", "from pipeline.commands import main; main()", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment}, timeout=120)
+
+
+@pytest.fixture
+def store(faces, tmp_path):
+    path = tmp_path / "faces.zarr"
+    assert nmf_batch("prep", faces, "--zarr", path).returncode == 0
+    return path
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_an_example(command):
+    shown = nmf_batch(command, "--help")
+    assert shown.returncode == 0
+    assert f"nmf-batch {command}" in shown.stdout.split("Example:")[1]
+
+
+def test_help_lists_commands_and_exit_codes():
+    shown = nmf_batch("--help").stdout
+    assert all(f"\n  {command} " in shown for command in COMMANDS)
+    assert "75  temporary" in shown
+
+
+def test_the_main_job_end_to_end(store):
+    shown = nmf_batch("run", "--zarr", store, "-d", 5, "--max-iter", 20)
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert "nmf/d5: 20 iterations; relative error 0." in shown.stdout
+    again = nmf_batch("run", "--zarr", store, "-d", 5, "--max-iter", 20)
+    assert (again.returncode, "nothing new" in again.stdout) == (0, True)
+    info = nmf_batch("info", "--zarr", store).stdout
+    assert "30 images of 6 × 5 L; A is 30 × 30 uint8, 900 B in 1 chunks" in info
+    assert "d5: d = 5, hals, relative error 0." in info
+    assert "1 number for every 3.0 of A" in info
+
+
+def test_json_is_one_object_a_line_and_the_summary_last(store):
+    lines = nmf_batch("run", "--zarr", store, "-d", 3, "--max-iter", 4, "--tol", 0, "--json").stdout.splitlines()
+    *iterations, summary = [json.loads(line) for line in lines]
+    assert [line["iteration"] for line in iterations] == [1, 2, 3, 4]
+    assert summary["relative_error"] == iterations[-1]["relative_error"]
+    assert (summary["stop"], summary["new_iterations"], summary["passes"]) == ("MAX_ITER", 4, 4)
+    about = json.loads(nmf_batch("info", "--zarr", store, "--json").stdout)
+    assert about["matrix"]["shape"] == [30, 30]
+    assert about["nmf"]["d3"]["compression_ratio"] == 5
+
+
+def test_workers_give_what_threads_give(store):
+    for name, extra in (("threads", []), ("workers", ["--workers", 2])):
+        shown = nmf_batch("run", "--zarr", store, "-d", 3, "--max-iter", 5, "--name", name, *extra)
+        assert shown.returncode == 0, shown.stderr
+    threads, workers = (open_factors(store, name) for name in ("threads", "workers"))
+    np.testing.assert_array_equal(threads.W.compute(), workers.W.compute())
+    np.testing.assert_array_equal(threads.loss, workers.loss)
+
+
+def test_a_running_scheduler_is_joined(store, faces, tmp_path, cluster_of):
+    address = cluster_of(2).scheduler.address
+    for command in (
+        ["prep", faces, "--zarr", tmp_path / "more.zarr", "--scheduler", address],
+        ["run", "--zarr", tmp_path / "more.zarr", "-d", 3, "--max-iter", 5, "--scheduler", address],
+    ):
+        shown = nmf_batch(*command)
+        assert (shown.returncode, shown.stderr) == (0, "")
+
+
+def test_a_tall_factorization_is_warned_of(store):
+    nmf_batch("run", "--zarr", store, "-d", 20, "--max-iter", 1)
+    shown = nmf_batch("info", "--zarr", store).stdout
+    assert "warning: they are larger than A itself; a d below 15 would compress it" in shown
+
+
+def test_skipped_images_are_exit_3_and_named(faces, tmp_path):
+    (faces / "07.png").write_bytes(b"no image")
+    shown = nmf_batch("prep", faces, "--zarr", tmp_path / "s.zarr", "--max-skip", "5%")
+    assert (shown.returncode, "unreadable: 07.png: " in shown.stdout) == (3, True)
+    assert "30 images of 6 × 5 L, 1 unreadable" in nmf_batch("info", "--zarr", tmp_path / "s.zarr").stdout
+
+
+def mistakes(faces, store, tmp_path):
+    (tmp_path / "empty").mkdir(exist_ok=True)
+    (tmp_path / "other").mkdir(exist_ok=True)
+    (tmp_path / "other" / "thesis.tex").write_text("")
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    return {
+        "missing source": (4, "does not exist", ["prep", tmp_path / "no", "--zarr", tmp_path / "x.zarr"]),
+        "empty source": (4, "no images in", ["prep", tmp_path / "empty", "--zarr", tmp_path / "x.zarr"]),
+        "no source": (2, "Missing argument", ["prep", "--zarr", tmp_path / "x.zarr"]),
+        "not ours to write": (4, "is not an nmf-batch store", ["prep", faces, "--zarr", tmp_path / "other"]),
+        "not ours to read": (4, "is not an nmf-batch store", ["run", "--zarr", tmp_path / "other", "-d", 3]),
+        "no store": (4, "make one with `nmf-batch prep", ["info", "--zarr", tmp_path / "no.zarr"]),
+        "d = 0": (2, "d is 0", ["run", "--zarr", store, "-d", 0]),
+        "d too large": (2, "choose -d from 1 to 30", ["run", "--zarr", store, "-d", 31]),
+        "unknown solver": (2, "'mystery' is not one of", ["run", "--zarr", store, "-d", 3, "--solver", "mystery"]),
+        "scale and size": (2, "one of --scale", ["prep", faces, "--zarr", "x", "--scale", 0.5, "--size", "3x3"]),
+        "bad size": (2, "as 48x40", ["prep", faces, "--zarr", "x", "--size", "48"]),
+        "bad share": (2, "write 0.1%", ["prep", faces, "--zarr", "x", "--max-skip", "few"]),
+        "workers and scheduler": (
+            2,
+            "give one of",
+            ["run", "--zarr", store, "-d", 3, "--workers", 2, "--scheduler", "tcp://127.0.0.1:1"],
+        ),
+        "other settings": (5, "mode: None → RGB", ["prep", faces, "--zarr", store, "--mode", "RGB"]),
+        "no scheduler": (
+            75,
+            "no scheduler answered",
+            ["run", "--zarr", store, "-d", 3, "--scheduler", f"tcp://127.0.0.1:{port}"],
+        ),
+    }
+
+
+MISTAKES = (
+    *("missing source", "empty source", "no source", "not ours to write", "not ours to read", "no store"),
+    *("d = 0", "d too large", "unknown solver", "scale and size", "bad size", "bad share"),
+    *("workers and scheduler", "other settings", "no scheduler"),
+)
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_one_line_and_its_exit_code(faces, store, tmp_path, mistake):
+    before = sorted(store.rglob("*"))
+    code, words, arguments = mistakes(faces, store, tmp_path)[mistake]
+    shown = nmf_batch(*arguments)
+    assert (shown.returncode, shown.stdout) == (code, "")
+    assert words in shown.stderr.replace("\n", " ")
+    assert "Traceback" not in shown.stderr
+    assert sorted(store.rglob("*")) == before
+
+
+def test_other_parameters_are_exit_5_with_the_difference(store):
+    nmf_batch("run", "--zarr", store, "-d", 3, "--max-iter", 2)
+    shown = nmf_batch("run", "--zarr", store, "-d", 3, "--max-iter", 2, "--seed", 7)
+    assert (shown.returncode, "seed: 0 → 7" in shown.stderr) == (5, True)
+
+
+def test_a_damaged_chunk_is_exit_4_with_its_name(store):
+    file = store / "A" / "c" / "0" / "0"
+    file.write_bytes(file.read_bytes()[:-1] + b"\0")
+    shown = nmf_batch("run", "--zarr", store, "-d", 3)
+    assert (shown.returncode, "A/c/0/0 is damaged" in shown.stderr) == (4, True)
+
+
+def test_a_flag_comes_before_a_variable_before_the_file_before_the_default(store, tmp_path):
+    config = tmp_path / "c.toml"
+    config.write_text("[run]\nmax_iter = 3\nseed = 3\nn_components = 3\n")
+    shown = nmf_batch(
+        *("--config", config, "run", "--zarr", store, "--seed", 5, "--tol", 0, "--json"),
+        NMF_BATCH_SEED="4",
+        NMF_BATCH_SOLVER="mu",
+    )
+    parameters = json.loads(shown.stdout.splitlines()[-1])["parameters"]
+    assert [parameters[key] for key in ("seed", "solver", "max_iter", "init")] == [5, "mu", 3, "random"]
+
+
+def test_an_interrupt_is_exit_130_and_harms_nothing(faces, tmp_path, rng):
+    save_png(tmp_path / "big" / "a.png", rng.integers(0, 256, (200, 200), dtype=np.uint8))
+    for k in range(200):
+        Image.fromarray(rng.integers(0, 256, (200, 200), dtype=np.uint8)).save(tmp_path / "big" / f"{k}.png")
+    path = tmp_path / "big.zarr"
+    assert nmf_batch("prep", tmp_path / "big", "--zarr", path).returncode == 0
+    code = "from pipeline.commands import main; main()"
+    arguments = ["run", "--zarr", str(path), "-d", "50", "--max-iter", "100000", "--tol", "0", "--json"]
+    running = subprocess.Popen([sys.executable, "-c", code, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    running.stdout.readline()  # the first iteration is done
+    time.sleep(0.2)
+    running.send_signal(signal.SIGINT)
+    _, stderr = running.communicate(timeout=30)
+    assert (running.returncode, b"Traceback" in stderr) == (130, False)
+    assert nmf_batch("info", "--zarr", path).returncode == 0
+
+
+def test_the_demo_leaves_its_pictures(tmp_path):
+    shown = nmf_batch("demo", "--out", tmp_path / "demo", "--images", 300)
+    assert shown.returncode == 0
+    with Image.open(tmp_path / "demo" / "basis.png") as basis, Image.open(tmp_path / "demo" / "panel.png") as panel:
+        assert min(*basis.size, *panel.size) > 300
+    assert nmf_batch("demo", "--out", tmp_path / "demo").returncode == 4

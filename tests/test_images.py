@@ -1,0 +1,156 @@
+import json
+import shutil
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data_prep import images, store
+from data_prep.decode import Decoding
+from data_prep.images import Options, StoreDiffers, Unreadable, prepare
+from tests.conftest import save_png
+
+
+def prep(source, path, threads=2, executor=None, **settings):
+    decoding = Decoding(**{name: settings.pop(name) for name in ("mode", "scale", "size") if name in settings})
+    options = Options(decoding=decoding, **settings)
+    if executor is not None:
+        return prepare([source], path, options, executor)
+    with ThreadPoolExecutor(threads) as pool:
+        return prepare([source], path, options, pool)
+
+
+def content(path):
+    """Every file of A and what belongs to it, by name; not the root's attributes."""
+    return {str(file.relative_to(path)): file.read_bytes() for file in path.rglob("*") if file.is_file()}
+
+
+def test_a_column_is_an_image_in_the_order_of_the_names(faces, tmp_path):
+    prepared = prep(faces, tmp_path / "f.zarr")
+    A, names = store.open_array(prepared.path, "A")[...], store.read_array(prepared.path, "image")
+    assert A.shape == (30, 30)
+    assert names.tolist() == sorted(str(file.relative_to(faces)) for file in faces.rglob("*.png"))
+    for column, name in zip(A.T, names, strict=True):
+        np.testing.assert_array_equal(column, np.asarray(Image.open(faces / name)).ravel())
+
+
+def test_attributes_say_what_a_is(faces, tmp_path):
+    matrix = store.open_matrix(prep(faces, tmp_path / "f.zarr").path)
+    A = store.open_array(matrix.path, "A")[...]
+    assert matrix.norm_squared == pytest.approx(np.linalg.norm(A / 255) ** 2, rel=1e-12)
+    assert matrix.attributes["image_shape"] == [6, 5, 1]
+    assert (matrix.attributes["mode"], matrix.n_ok, matrix.scale) == ("L", 30, 1 / 255)
+
+
+def test_the_same_bytes_for_any_threads_processes_and_for_a_zip(faces, tmp_path, small_chunks, cluster_of):
+    archive = tmp_path / "f.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        for path in faces.rglob("*.png"):
+            file.write(path, path.relative_to(faces))
+    stores = [tmp_path / f"{k}.zarr" for k in range(4)]
+    prep(faces, stores[0], threads=1)
+    prep(faces, stores[1], threads=4)
+    prep(archive, stores[2])
+    with cluster_of(2) as client:
+        prep(faces, stores[3], executor=client.get_executor(pure=False))
+    first, *others = [content(path) for path in stores]
+    assert all(other == first for other in others)
+
+
+def test_an_unreadable_image_is_a_zero_column_with_its_reason(faces, tmp_path):
+    (faces / "07.png").write_bytes(b"no image")
+    prepared = prep(faces, tmp_path / "f.zarr", max_skip=0.1)
+    assert [broken.name for broken in prepared.unreadable] == ["07.png"]
+    assert "no image of a known format" in prepared.unreadable[0].reason
+    column = store.read_array(prepared.path, "image").tolist().index("07.png")
+    assert not store.read_array(prepared.path, "ok")[column]
+    assert store.open_array(prepared.path, "A")[:, column].max() == 0
+    assert column not in store.read_array(prepared.path, "sample_column")
+
+
+def test_an_image_of_another_size_names_its_size_and_the_way_on(faces, tmp_path):
+    save_png(faces / "08.png", np.zeros((7, 5), np.uint8))
+    prepared = prep(faces, tmp_path / "f.zarr", max_skip=0.1)
+    reason = "ValueError: it is 7 × 5, the others are 6 × 5; --size 6x5 would fit it"
+    assert prepared.unreadable == [Unreadable("08.png", reason)]
+    assert prep(faces, tmp_path / "g.zarr", size=(6, 5)).unreadable == []
+
+
+def test_a_chunk_of_unreadable_images_only_is_stored_as_zeros(faces, tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "CHUNK_NBYTES", 300)
+    for k in (20, 22, 23, 25, 26, 28, 29):
+        (faces / f"{k}.png").write_bytes(b"no image")
+    prepared = prep(faces, tmp_path / "f.zarr", max_skip=0.5)
+    A = store.open_array(prepared.path, "A")
+    assert store.read_chunk(A, 0, 1).any()
+    assert len(prepared.unreadable) == 7
+
+
+def test_more_unreadable_images_than_allowed_publish_nothing(faces, tmp_path):
+    (faces / "07.png").write_bytes(b"no image")
+    with pytest.raises(store.BadInput, match=r"1 of 30 images cannot be used.*07\.png"):
+        prep(faces, tmp_path / "f.zarr", max_skip=0.01)
+    with pytest.raises(store.BadInput, match="unfinished"):
+        store.open_matrix(tmp_path / "f.zarr")
+
+
+def test_no_readable_image_at_all_is_bad_input(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"no image")
+    with pytest.raises(store.BadInput, match="none of 1 images can be read"):
+        prep(tmp_path, tmp_path / "f.zarr")
+
+
+def test_the_first_image_that_can_be_read_decides(faces, tmp_path):
+    (faces / "01.png").write_bytes(b"no image")
+    save_png(faces / "02.png", np.zeros((6, 5, 4), np.uint8))
+    prepared = prep(faces, tmp_path / "f.zarr", max_skip=0.1)
+    assert (prepared.mode, prepared.image_shape) == ("RGBA", (6, 5, 4))
+
+
+def test_a_preparation_that_was_interrupted_starts_over(faces, tmp_path, monkeypatch):
+    monkeypatch.setattr(images, "write_sample", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        prep(faces, tmp_path / "f.zarr")
+    monkeypatch.undo()
+    prep(faces, tmp_path / "f.zarr")
+    prep(faces, tmp_path / "g.zarr")
+    assert content(tmp_path / "f.zarr") == content(tmp_path / "g.zarr")
+
+
+def test_the_same_again_does_nothing(faces, tmp_path):
+    prep(faces, tmp_path / "f.zarr")
+    before = content(tmp_path / "f.zarr")
+    assert not prep(faces, tmp_path / "f.zarr").new
+    assert content(tmp_path / "f.zarr") == before
+
+
+def test_other_settings_or_images_are_refused_with_the_difference(faces, tmp_path):
+    prep(faces, tmp_path / "f.zarr")
+    before = content(tmp_path / "f.zarr")
+    with pytest.raises(StoreDiffers, match="mode: None → RGB"):
+        prep(faces, tmp_path / "f.zarr", mode="RGB")
+    shutil.copy(faces / "01.png", faces / "99.png")
+    with pytest.raises(StoreDiffers, match="30 stored → 31 given"):
+        prep(faces, tmp_path / "f.zarr")
+    assert content(tmp_path / "f.zarr") == before
+
+
+def test_the_first_so_many(faces, tmp_path):
+    assert prep(faces, tmp_path / "f.zarr", limit=7).shape == (30, 7)
+
+
+@pytest.mark.parametrize("codec", ["none", "lz4", "zstd"])
+def test_every_codec_keeps_a_checksum_on_every_chunk(faces, tmp_path, codec):
+    path = prep(faces, tmp_path / "f.zarr", codec=codec).path
+    for metadata in path.glob("*/zarr.json"):
+        assert json.loads(metadata.read_text())["codecs"][-1]["name"] == "crc32c", metadata
+    assert store.read_chunk(store.open_array(path, "A"), 0, 0).shape == (30, 30)
+
+
+def test_progress_ends_with_every_image(faces, tmp_path, small_chunks):
+    told = []
+    with ThreadPoolExecutor(2) as pool:
+        prepare([faces], tmp_path / "f.zarr", Options(decoding=Decoding()), pool, told.append)
+    assert [(p.done, p.total) for p in told][-1] == (30, 30)

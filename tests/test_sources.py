@@ -1,0 +1,86 @@
+import os
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from data_prep import sources
+from data_prep.sources import SourceFile, list_sources, original_bytes, printable, read_bytes
+from data_prep.store import BadInput
+
+
+def tree(folder: Path, *names: str) -> Path:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(name.encode())
+    return folder
+
+
+def zipped(folder: Path, archive: Path) -> Path:
+    with zipfile.ZipFile(archive, "w") as file:
+        for path in sorted(folder.rglob("*"), reverse=True):
+            file.write(path, path.relative_to(folder))
+    return archive
+
+
+def test_files_are_sorted_by_the_bytes_of_their_names(tmp_path):
+    folder = tree(tmp_path, "b.png", "a/z.png", "B.png", "é.png", "a.png", "a/1/x.jpg")
+    names = [file.name for file in list_sources([folder]).files]
+    assert names == ["B.png", "a.png", "a/1/x.jpg", "a/z.png", "b.png", "é.png"]
+
+
+def test_a_folder_and_a_zip_of_it_list_and_read_alike(tmp_path):
+    folder = tree(tmp_path / "f", "b.png", "a/z.png", "é.png")
+    archive = zipped(folder, tmp_path / "f.zip")
+    from_folder, from_zip = (list_sources([source]).files for source in (folder, archive))
+    assert [file.name for file in from_folder] == [file.name for file in from_zip]
+    assert [read_bytes(file) for file in from_folder] == [read_bytes(file) for file in from_zip]
+
+
+def test_what_promises_no_image_is_passed_over_and_named(tmp_path):
+    others = ["README.txt", "Thumbs.db", "._a.png", ".hidden/b.png", "__MACOSX/c.png", "noending"]
+    listing = list_sources([tree(tmp_path, "a.PNG", *others)])
+    assert [file.name for file in listing.files] == ["a.PNG"]
+    assert sorted(listing.not_images) == sorted(others)
+
+
+def test_a_single_file_and_several_sources(tmp_path):
+    folder = tree(tmp_path / "f", "b.png")
+    tree(tmp_path / "g", "a.png", "c.png")
+    names = [file.name for file in list_sources([folder, tmp_path / "g" / "a.png"]).files]
+    assert names == ["a.png", "b.png"]
+
+
+def test_a_missing_source_is_named(tmp_path):
+    with pytest.raises(BadInput, match="missing does not exist"):
+        list_sources([tmp_path / "missing"])
+
+
+def test_sources_without_images_are_named(tmp_path):
+    with pytest.raises(BadInput, match=r"no images in .*empty"):
+        list_sources([tree(tmp_path / "empty", "README.md")])
+
+
+def test_a_damaged_zip_is_named(tmp_path):
+    folder = tree(tmp_path / "f", "a.png")
+    archive = zipped(folder, tmp_path / "f.zip")
+    raw = archive.read_bytes()
+    archive.write_bytes(raw[:-60].replace(b"PK\x01\x02", b"PK\x09\x09") + raw[-60:])
+    with pytest.raises(BadInput, match=r"f\.zip"):
+        list_sources([archive])
+
+
+@pytest.mark.parametrize("raw", [b"plain.png", "é ü.png".encode(), b"100%.png", b"\xff\xfe 1%.png", b"new\nline.png"])
+def test_a_printed_name_gives_its_bytes_back(raw):
+    name = printable(os.fsdecode(raw))
+    name.encode("utf-8")
+    assert original_bytes(name) == raw
+
+
+@pytest.mark.parametrize("in_zip", [False, True], ids=["file", "zip member"])
+def test_a_file_over_the_limit_is_refused_before_it_fills_memory(tmp_path, monkeypatch, in_zip):
+    monkeypatch.setattr(sources, "MAX_FILE_NBYTES", 4)
+    folder = tree(tmp_path / "f", "a.png")
+    container = zipped(folder, tmp_path / "f.zip") if in_zip else folder
+    with pytest.raises(ValueError, match="bytes, more than 4"):
+        read_bytes(SourceFile("a.png", str(container)))
