@@ -2,8 +2,10 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-from distributed import Client, LocalCluster
+if TYPE_CHECKING:
+    from distributed import Client
 
 LOOPBACK = "127.0.0.1"
 TIMEOUT_S = 10.0
@@ -16,7 +18,7 @@ class SchedulerUnreachable(ConnectionError):
 @contextmanager
 def connect(
     *, workers: int | None = None, scheduler: str | None = None, timeout_s: float = TIMEOUT_S
-) -> Iterator[Client | None]:
+) -> "Iterator[Client | None]":
     """Connect to a Dask scheduler, which is then the active one.
 
     Parameters
@@ -48,6 +50,8 @@ def connect(
         with _join(scheduler, timeout_s) as client:
             yield client
     elif workers is not None:
+        from distributed import Client, LocalCluster  # here: half of the start-up time of a command that needs neither
+
         with (
             LocalCluster(
                 n_workers=workers, threads_per_worker=1, host=LOOPBACK, dashboard_address=f"{LOOPBACK}:0"
@@ -59,7 +63,9 @@ def connect(
         yield None
 
 
-def _join(scheduler: str, timeout_s: float) -> Client:
+def _join(scheduler: str, timeout_s: float) -> "Client":
+    from distributed import Client
+
     try:
         return Client(scheduler, timeout=timeout_s)
     except (OSError, TimeoutError) as error:

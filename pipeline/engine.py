@@ -1,15 +1,20 @@
 """Where graphs run: on the Dask scheduler that is active, or on threads of this process when none is.
 
-Graphs are plain dictionaries. Their keys are made unique here, since a cluster identifies results by key.
+Graphs are plain dictionaries. Their keys are made unique for a cluster, which identifies results by key.
 """
 
 import os
+import sys
 import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import dask
 import dask.threaded
 from dask.base import get_scheduler
+
+NOTHING_SIDE_BY_SIDE = 5
+"""Tasks of the graph of a pass over one partition: none of them that takes time can run beside another."""
 
 
 def run(graph: Mapping[str, Any], *, keep: Sequence[str], bring: str) -> tuple[list[Any], Any]:
@@ -30,18 +35,26 @@ def run(graph: Mapping[str, Any], *, keep: Sequence[str], bring: str) -> tuple[l
     list, Any
         What `keep` names, in order, and the value of `bring`.
     """
-    run_id = uuid.uuid4().hex
-    unique = {key: f"{key}-{run_id}" for key in graph}
-    renamed = {unique[key]: _rename(task, unique) for key, task in graph.items()}
-    targets = [unique[key] for key in (*keep, bring)]
-    get = get_scheduler() or dask.threaded.get
-    client = getattr(get, "__self__", None)  # a distributed Client's `get` is bound to it; it can keep results remote
+    get = _active()
+    client = _client(get)
     if client is None:
-        *kept, brought = get(renamed, targets)
+        get = get or (in_order if len(graph) <= NOTHING_SIDE_BY_SIDE else dask.threaded.get)
+        *kept, brought = get(graph, [*keep, bring])
     else:
-        *kept, last = client.get(renamed, targets, sync=False)
+        run_id = uuid.uuid4().hex
+        unique = {key: f"{key}-{run_id}" for key in graph}
+        renamed = {unique[key]: _rename(task, unique) for key, task in graph.items()}
+        *kept, last = client.get(renamed, [unique[key] for key in (*keep, bring)], sync=False)
         brought = last.result()
     return kept, brought
+
+
+def in_order(graph: Mapping[str, Any], keys: Sequence[str]) -> list[Any]:
+    """Run tasks in the order in which the graph names them, here and now: a scheduler for what has one partition."""
+    results: dict[str, Any] = {}
+    for key, task in graph.items():
+        results[key] = _call(task, results)
+    return [results[key] for key in keys]
 
 
 def keep_each(function: Any, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
@@ -60,10 +73,30 @@ def call_each(function: Any, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
 
 def memory_nbytes() -> int:
     """Memory where graphs run: of the workers together, or of this machine."""
-    client = getattr(get_scheduler(), "__self__", None)
+    client = _client(_active())
     if client is None:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return sum(worker["memory_limit"] for worker in client.scheduler_info(n_workers=-1)["workers"].values())
+
+
+def _active() -> Any:
+    """Return the `get` of the active scheduler, or None; asking Dask imports distributed, which takes 0.3 s."""
+    nobody = "distributed" not in sys.modules and dask.config.get("scheduler", None) is None
+    return None if nobody else get_scheduler()
+
+
+def _client(get: Any) -> Any:
+    """Return the distributed Client that a `get` is bound to, which can keep results remote, or None."""
+    return getattr(get, "__self__", None)
+
+
+def _call(task: Any, results: Mapping[str, Any]) -> Any:
+    """Evaluate a task: a call, a list, a key, or a value that stands for itself."""
+    if isinstance(task, tuple) and task and callable(task[0]):
+        return task[0](*(_call(argument, results) for argument in task[1:]))
+    if isinstance(task, list):
+        return [_call(item, results) for item in task]
+    return results.get(task, task) if isinstance(task, str) else task
 
 
 def _rename(task: Any, unique: Mapping[str, str]) -> Any:

@@ -8,7 +8,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from data_prep import store
@@ -108,7 +107,7 @@ def factorize(
             "began": began.isoformat(timespec="seconds"),
         }
         finished = Finished(
-            W=np.ascontiguousarray(state.Wt.T),
+            W=state.W.W,
             H=list(zip(partitions(matrix), state.H, strict=True)),
             iterations=recorder.iterations,
             attributes=attributes,

@@ -1,17 +1,13 @@
 """The arithmetic of one block, in NumPy alone.
 
 A (m, n) ≈ W (m, d) H (d, n). Every update below improves H given G = WᵀW and C = WᵀA. The same function improves W,
-since Aᵀ ≈ HᵀWᵀ is the same problem: then G = HHᵀ, C = HAᵀ, and what is improved is Wᵀ. So W is kept as `Wt` (d, m)
-throughout: a component is a row, contiguous in memory.
+since Aᵀ ≈ HᵀWᵀ is the same problem: then G = HHᵀ, C = HAᵀ, and what is improved is Wᵀ.
 """
-
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 Matrix = NDArray[np.float32]
-Sum = NDArray[np.floating[Any]]
 
 ROWS_TOGETHER = 16
 
@@ -103,17 +99,7 @@ def cold_start(G: Matrix, C: Matrix) -> Matrix:
     return np.maximum(H, 0).astype(np.float32)
 
 
-def gram(Ht: Sum) -> NDArray[np.float64]:
-    """Ht Htᵀ (d, d) of a factor (d, n), in float64: the terms of the loss nearly cancel once the fit is good."""
-    wide = Ht.astype(np.float64)
+def gram(H: Matrix) -> NDArray[np.float64]:
+    """H Hᵀ (d, d) of a factor (d, n), in float64: the terms of the loss nearly cancel once the fit is good."""
+    wide = H.astype(np.float64)
     return wide @ wide.T
-
-
-def squared_error(norm_squared: float, Wt: Matrix, HAt: Sum, HHt: Sum) -> float:
-    """‖A − W H‖² from sums alone: ‖A‖² − 2⟨W, AHᵀ⟩ + ⟨WᵀW, HHᵀ⟩.
-
-    Wt and HAt are (d, m), HHt is (d, d), norm_squared is ‖A‖². The result is not below 0: rounding can take the
-    difference there when W H is exact to float32.
-    """
-    inner = float(np.vdot(Wt.astype(np.float64), HAt.astype(np.float64)))
-    return max(0.0, norm_squared - 2 * inner + float(np.vdot(gram(Wt), HHt)))

@@ -1,7 +1,7 @@
 """One pass over A: every block is visited once, and only sums come back.
 
 One task a partition: read its blocks of A once, improve its part of H, and return only sums. What crosses the network
-is W out, and (d, m) + (d, d) back, added as a tree in block order, so the result does not depend on how many workers
+is W out, and (m, d) + (d, d) back, added as a tree in block order, so the result does not depend on how many workers
 there are. H stays where it was computed.
 """
 
@@ -9,34 +9,23 @@ import functools
 import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from pipeline import engine
-from pipeline.kernels import Matrix, Sum, gram
+from pipeline.basis import Basis, Sums
+from pipeline.kernels import Matrix, gram
+
+PANEL_ROWS, PANEL_VALUES = 512, 2**20
 
 Improve = Callable[[Matrix, Matrix, Matrix | None], Matrix]
 """(WᵀW, WᵀA_j, H_j or None at a cold start) → a better H_j."""
 
 Blocks = Iterable[NDArray[Any]]
 """Blocks of consecutive columns: a list in memory, or something that reads them when iterated."""
-
-
-class Sums(NamedTuple):
-    """What a pass returns: the sums over blocks of H_j A_jᵀ (d, m) and H_j H_jᵀ (d, d)."""
-
-    HAt: Sum
-    HHt: Sum
-
-
-class Fixed(NamedTuple):
-    """What every block needs of W: Wᵀ (d, m) and WᵀW (d, d)."""
-
-    Wt: Matrix
-    WtW: Matrix
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,13 +40,13 @@ class BlockMatrix:
     norm_squared: float
     """‖A‖² of the scaled matrix."""
 
-    def visit(self, Wt: Matrix, H: Sequence[Any], improve: Improve) -> tuple[list[Any], Sums]:
+    def visit(self, W: Basis, H: Sequence[Any], improve: Improve) -> tuple[list[Any], Sums]:
         """Improve H given W in one pass, and return it with the sums that improve W.
 
         Parameters
         ----------
-        Wt
-            Wᵀ, (d, m).
+        W
+            The fixed factor.
         H
             One item a partition: its blocks of H, each (d, c), or None where H starts cold.
         improve
@@ -68,42 +57,72 @@ class BlockMatrix:
         list, Sums
             The parts of H, where the engine keeps them, and the sums.
         """
-        graph: dict[str, Any] = {"W": (fixed, Wt)}
+        graph: dict[str, Any] = {"W": (Basis, *W)}  # a task, so that a worker's lost copy is made again
         for k, (A_k, H_k) in enumerate(zip(self.partitions, H, strict=True)):
             graph[f"visit-{k}"] = (visit_partition, A_k, H_k, "W", improve, self.scale)
             graph[f"H-{k}"] = (_first, f"visit-{k}")
             graph[f"sums-0-{k}"] = (_second, f"visit-{k}")
         total = _add_as_tree(graph, len(self.partitions))
         parts = [f"H-{k}" for k in range(len(self.partitions))]
-        return engine.run(graph, keep=parts, bring=total)
+        H_new, sums = engine.run(graph, keep=parts, bring=total)
+        return H_new, Sums(aligned(sums.AHt), aligned(sums.HHt))
 
 
-def fixed(Wt: Matrix) -> Fixed:
-    """Prepare W for a pass; a task of its own, so that a lost copy is computed again like any other."""
-    return Fixed(Wt, gram(Wt).astype(np.float32))
-
-
-def visit_partition(A: Blocks, H: Blocks | None, W: Fixed, improve: Improve, scale: float) -> tuple[list[Matrix], Sums]:
+def visit_partition(A: Blocks, H: Blocks | None, W: Basis, improve: Improve, scale: float) -> tuple[list[Matrix], Sums]:
     """Visit the blocks of a partition in order; sums over several blocks are in float64."""
     one_blas_thread()
-    scaled: Matrix = W.Wt * np.float32(scale)  # scales the product, at the price of the small factor
+    W_aligned, WtW = aligned(W.W), W.WtW.astype(np.float32)
     improved: list[Matrix] = []
     total: Sums | None = None
     for A_j, H_j in zip(A, itertools.repeat(None) if H is None else H, strict=H is not None):
-        block: Matrix = A_j.astype(np.float32, copy=False)
-        H_new = improve(W.WtW, scaled @ block, H_j)
-        sums = Sums((H_new * np.float32(scale)) @ block.T, gram(H_new))
+        if len(panels(A_j)) == 1:
+            A_j = as_float(A_j)  # used twice
+        WtA = project(A_j, W_aligned, scale)
+        H_new = improve(WtW, WtA, None if H_j is None else aligned(H_j))
+        sums = Sums(back_project(A_j, H_new, scale), gram(H_new))
         total = sums if total is None else add(total, sums)
         improved.append(H_new)
-        del block  # before the next one is made
     if total is None:
         raise ValueError("a partition has no blocks")
     return improved, total
 
 
+def project(A_j: NDArray[Any], W: Matrix, scale: float) -> Matrix:
+    """WᵀA_j (d, c): A_j becomes float32 some rows at a time, which stay in the processor's cache meanwhile."""
+    AtW = np.zeros((A_j.shape[1], W.shape[1]), np.float32)
+    for rows in panels(A_j):
+        AtW += as_float(A_j[rows]).T @ W[rows]  # this way round BLAS is a tenth faster than WᵀA
+    return np.ascontiguousarray(AtW.T) * np.float32(scale)
+
+
+def back_project(A_j: NDArray[Any], H_j: Matrix, scale: float) -> Matrix:
+    """A_j H_jᵀ (m, d), by rows of A_j likewise."""
+    AHt = np.empty((len(A_j), len(H_j)), np.float32)
+    scaled = H_j * np.float32(scale)
+    for rows in panels(A_j):
+        np.matmul(as_float(A_j[rows]), scaled.T, out=AHt[rows])
+    return AHt
+
+
+def panels(A_j: NDArray[Any]) -> list[slice]:
+    """Rows of a block that become float32 together: a function of its shape alone."""
+    height = max(PANEL_ROWS, PANEL_VALUES // A_j.shape[1])
+    return [slice(first, first + height) for first in range(0, len(A_j), height)]
+
+
+def as_float(values: NDArray[Any]) -> Matrix:
+    """Float32 values at an address that BLAS takes."""
+    return aligned(values.astype(np.float32, copy=False))
+
+
+def aligned(array: NDArray[Any]) -> NDArray[Any]:
+    """Copy an array that the network left at an odd address: NumPy multiplies those without BLAS, to other bits."""
+    return np.require(array, requirements=["C_CONTIGUOUS", "ALIGNED"])
+
+
 def add(a: Sums, b: Sums) -> Sums:
     """Add the sums of neighbours, in float64."""
-    return Sums(np.add(a.HAt, b.HAt, dtype=np.float64), np.add(a.HHt, b.HHt, dtype=np.float64))
+    return Sums(np.add(a.AHt, b.AHt, dtype=np.float64), np.add(a.HHt, b.HHt, dtype=np.float64))
 
 
 @functools.cache

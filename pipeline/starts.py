@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from data_prep import store
 from data_prep.store import StoredMatrix
+from pipeline.basis import basis
 from pipeline.blocks import StoredBlocks
 from pipeline.config import NMFConfig
 from pipeline.factors import Factors
@@ -28,14 +29,14 @@ class Given:
 
 def continued(previous: Factors, parts: Sequence[range]) -> State:
     """Start where a stored factorization ended; its H is read by the tasks of the first pass."""
-    Wt = np.ascontiguousarray(previous.W.compute(scheduler="synchronous").T)
-    return State(Wt=Wt, H=[StoredBlocks(previous.path, "H", part) for part in parts])
+    W = np.ascontiguousarray(previous.W.compute(scheduler="synchronous"))
+    return State(W=basis(W), H=[StoredBlocks(previous.path, "H", part) for part in parts])
 
 
 def given(start: Given, matrix: StoredMatrix, parts: Sequence[range]) -> State:
     """Start from factors in memory."""
     H = [[start.H[:, columns].astype(np.float32) for columns in matrix.columns(part)] for part in parts]
-    return State(Wt=np.ascontiguousarray(start.W.T, np.float32), H=H)
+    return State(W=basis(np.ascontiguousarray(start.W, np.float32)), H=H)
 
 
 def cold(matrix: StoredMatrix, config: NMFConfig, parts: Sequence[range]) -> State:
@@ -43,12 +44,12 @@ def cold(matrix: StoredMatrix, config: NMFConfig, parts: Sequence[range]) -> Sta
     d, seed = config.n_components, config.seed
     H: list[RandomBlocks | None] = [None] * len(parts)
     if config.init == "nndsvd":
-        Wt = nndsvd_Wt(_sample(matrix, SAMPLE_PER_COMPONENT * d), d, seed)
-        return State(Wt=fill_zeros(Wt) if config.solver == "mu" else revive(Wt, seed), H=H)
+        W = nndsvd(_sample(matrix, SAMPLE_PER_COMPONENT * d), d, seed)
+        return State(W=basis(fill_zeros(W) if config.solver == "mu" else revive(W, seed)), H=H)
     if config.solver == "mu":
         widths = [[columns.stop - columns.start for columns in matrix.columns(part)] for part in parts]
         H = [RandomBlocks(seed, d, w, part.start) for w, part in zip(widths, parts, strict=True)]
-    return State(Wt=uniform(seed, 0, (d, matrix.shape[0])), H=H)
+    return State(W=basis(uniform(seed, 0, (matrix.shape[0], d))), H=H)
 
 
 @dataclass(frozen=True)
@@ -71,11 +72,11 @@ def uniform(seed: int, stream: int, shape: tuple[int, int]) -> Matrix:
     return 1 - np.random.default_rng([seed, stream]).random(shape, dtype=np.float32)
 
 
-def nndsvd_Wt(sample: Matrix, d: int, seed: int) -> Matrix:
-    """Wᵀ (d, m) from the singular vectors of a sample of columns of A.
+def nndsvd(sample: Matrix, d: int, seed: int) -> Matrix:
+    """W (m, d) from the singular vectors of a sample of columns of A.
 
     Of each pair of singular vectors the positive or the negative parts are taken, whichever carry more. The vectors
-    come from a randomized range finder with one power iteration; a rank above that of the sample leaves rows of zeros.
+    come from a randomized range finder with one power iteration; a rank above the sample's leaves columns of zeros.
 
     Parameters
     ----------
@@ -93,27 +94,27 @@ def nndsvd_Wt(sample: Matrix, d: int, seed: int) -> Matrix:
     randomness", SIAM Review 53, 2011.
     """
     U, s, Vt = _truncated_svd(sample, d, seed)
-    Wt = np.zeros((d, len(sample)), np.float32)
+    W = np.zeros((len(sample), d), np.float32)
     for k in range(len(s)):
         u, v = U[:, k], Vt[k]
         sides = [(np.maximum(sign * u, 0), np.maximum(sign * v, 0)) for sign in (1, -1)]
         u, v = max(sides, key=lambda side: float(np.linalg.norm(side[0]) * np.linalg.norm(side[1])))
         norm = float(np.linalg.norm(u))
         if norm > 0:
-            Wt[k] = u * np.sqrt(s[k] * np.linalg.norm(v) / norm)
-    return Wt
+            W[:, k] = u * np.sqrt(s[k] * np.linalg.norm(v) / norm)
+    return W
 
 
-def fill_zeros(Wt: Matrix) -> Matrix:
+def fill_zeros(W: Matrix) -> Matrix:
     """Replace zeros by the mean (NNDSVDa), for updates that never leave zero."""
-    return np.where(Wt == 0, max(Wt.mean(), np.finfo(np.float32).tiny), Wt).astype(np.float32)
+    return np.where(W == 0, max(W.mean(), np.finfo(np.float32).tiny), W).astype(np.float32)
 
 
-def revive(Wt: Matrix, seed: int) -> Matrix:
+def revive(W: Matrix, seed: int) -> Matrix:
     """Give components without any pixel (the sample had no more singular vectors) random ones."""
-    dead = ~Wt.any(axis=1)
-    Wt[dead] = uniform(seed, 0, Wt.shape)[dead] * (Wt.mean() or 1)
-    return Wt
+    dead = ~W.any(axis=0)
+    W[:, dead] = uniform(seed, 0, W.shape)[:, dead] * (W.mean() or 1)
+    return W
 
 
 def _sample(matrix: StoredMatrix, k: int) -> Matrix:

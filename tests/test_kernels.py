@@ -59,9 +59,3 @@ def test_mu_of_zeros_is_zero_not_nan():
 def test_cold_start_solves_exactly_where_the_solution_is_positive():
     _, W, H, G, _ = problem(5, d=3)
     np.testing.assert_allclose(kernels.cold_start(G, W.T @ (W @ H)), H, rtol=1e-3, atol=1e-4)
-
-
-def test_squared_error_from_sums_is_that_of_the_residual():
-    A, W, H, *_ = problem(6)
-    found = kernels.squared_error(float((A.astype(np.float64) ** 2).sum()), W.T, H @ A.T, kernels.gram(H))
-    assert found == pytest.approx(naive.squared_error(A.astype(np.float64), W, H), rel=1e-5)

@@ -36,12 +36,12 @@ def test_why_a_factorization_ends(losses, settings, reason):
 def test_the_loop_steps_until_there_is_a_reason():
     class Counting:
         def step(self, A, state):
-            return State(Wt=state.Wt, H=state.H, loss=state.loss - 1)
+            return State(W=state.W, H=state.H, loss=state.loss - 1)
 
     losses = []
     record = lambda state: (losses.append(state.loss), losses)[1]  # noqa: E731  # a two-line stand-in
     last, stop = solve(
-        None, Counting(), State(Wt=None, H=[], loss=10.0), lambda f: Stop.EXACT if f[-1] == 4 else None, record
+        None, Counting(), State(W=None, H=[], loss=10.0), lambda f: Stop.EXACT if f[-1] == 4 else None, record
     )
     assert (last.loss, stop, losses) == (4, Stop.EXACT, [9, 8, 7, 6, 5, 4])
 

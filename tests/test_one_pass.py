@@ -6,10 +6,12 @@ import pytest
 
 from data_prep import store
 from pipeline import engine, plan
+from pipeline.basis import Basis, Sums, basis
 from pipeline.blocks import StoredBlocks
 from pipeline.factors import open_factors
 from pipeline.job import factorize
-from pipeline.one_pass import BlockMatrix, Sums, _add_as_tree, add
+from pipeline.one_pass import BlockMatrix, _add_as_tree, add, visit_partition
+from pipeline.solvers import hals
 
 pytestmark = pytest.mark.usefixtures("synchronous")
 
@@ -28,10 +30,10 @@ def test_a_pass_returns_the_two_products(rng):
     matrix = BlockMatrix(
         partitions=[blocks_of(A[:, :8], 4), blocks_of(A[:, 8:], 4)], shape=A.shape, scale=0.5, norm_squared=1
     )
-    parts, sums = matrix.visit(Wt, [blocks_of(H[:, :8], 4), blocks_of(H[:, 8:], 4)], keep)
+    parts, sums = matrix.visit(basis(Wt.T.copy()), [blocks_of(H[:, :8], 4), blocks_of(H[:, 8:], 4)], keep)
     H_new = np.concatenate([block for part in parts for block in part], axis=1)
     np.testing.assert_allclose(H_new, H + Wt @ (A / 2), rtol=1e-5)
-    np.testing.assert_allclose(sums.HAt, H_new @ (A / 2).T, rtol=1e-5)
+    np.testing.assert_allclose(sums.AHt, (A / 2) @ H_new.T, rtol=1e-5)
     np.testing.assert_allclose(sums.HHt, H_new @ H_new.T, rtol=1e-5)
 
 
@@ -45,7 +47,7 @@ def test_the_tree_adds_every_partition_once(n):
 
 def test_sums_are_added_in_float64():
     small = Sums(np.float32(2**-24), np.float64(0))
-    assert add(Sums(np.float32(1), np.float64(0)), small).HAt == 1 + 2**-24
+    assert add(Sums(np.float32(1), np.float64(0)), small).AHt == 1 + 2**-24
 
 
 def test_partitions_cover_the_chunks_once_and_follow_from_the_store_alone(planted):
@@ -78,8 +80,6 @@ def test_a_chunk_is_read_once_when_cached_and_once_a_pass_when_not(planted, read
 
 def test_a_chunk_is_visited_once_a_pass(planted, monkeypatch):
     visits = Counter()
-    from pipeline.solvers import hals
-
     original = hals.improve
 
     def counting(WtW, WtA, H):
@@ -106,6 +106,24 @@ def test_bytes_read_and_passes_are_recorded_as_they_were(planted, monkeypatch):
     iterations = factorize(planted, 4, max_iter=3, tol=0).factors.iterations
     nbytes = 40 * 300 * 4
     assert [(i.passes, i.bytes_read) for i in iterations] == [(1, nbytes), (2, 2 * nbytes), (3, 3 * nbytes)]
+
+
+def unaligned(array):
+    """The same values at an address that is no multiple of four, as after a transfer."""
+    raw = np.empty(array.nbytes + 1, np.uint8)
+    moved = raw[1:].view(array.dtype).reshape(array.shape)
+    moved[...] = array
+    assert not moved.flags.aligned
+    return moved
+
+
+def test_where_arrays_lie_in_memory_changes_no_bit(rng):
+    A, Wt, H = (rng.random(shape, dtype=np.float32) for shape in ((40, 50), (20, 40), (20, 50)))
+    W = basis(Wt.T.copy())
+    here = visit_partition([A], [H], W, hals.improve, 1.0)
+    moved = visit_partition([unaligned(A)], [unaligned(H)], Basis(*map(unaligned, W)), hals.improve, 1.0)
+    assert here[0][0].tobytes() == moved[0][0].tobytes()
+    assert [s.tobytes() for s in here[1]] == [s.tobytes() for s in moved[1]]
 
 
 def test_stored_blocks_can_be_iterated_again(planted):

@@ -7,7 +7,7 @@ import pytest
 
 from data_prep.arrays import write_matrix
 from pipeline import factorize
-from pipeline.starts import Given, nndsvd_Wt
+from pipeline.starts import Given, nndsvd
 from tests.conftest import sparse
 from tests.naive import matched_cosine
 
@@ -50,7 +50,7 @@ def test_nndsvd_is_scikit_learns(rng):
 
     A = sparse(rng, 30, 5) @ sparse(rng, 5, 80)
     theirs, _ = _initialize_nmf(A, 5, init="nndsvd", random_state=0)
-    ours = nndsvd_Wt(A.astype(np.float32), 5, seed=0).T
+    ours = nndsvd(A.astype(np.float32), 5, seed=0)
     for k in range(5):
         cosine = ours[:, k] @ theirs[:, k] / np.linalg.norm(ours[:, k]) / np.linalg.norm(theirs[:, k])
         assert cosine > 0.9999

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from distributed import Client
 
 from cluster.connect import connect
 
@@ -89,7 +88,7 @@ def nbytes(count: float) -> str:
 
 
 @contextmanager
-def connected(workers: int | None, scheduler: str | None) -> Iterator[Client | None]:
+def connected(workers: int | None, scheduler: str | None) -> Iterator[Any]:
     """Connect as asked; only what is wrong with the options themselves is a usage error."""
     with ExitStack() as stack:
         with as_usage_error():

@@ -1,10 +1,11 @@
 """Multiplicative updates to the letter: H ← H ∘ WᵀA / WᵀWH, then W ← W ∘ AHᵀ / WHHᵀ."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.kernels import Matrix, cold_start, mu, squared_error
+from pipeline import basis
+from pipeline.kernels import Matrix, cold_start, mu
 from pipeline.one_pass import BlockMatrix
 from pipeline.solvers.state import State
 
@@ -15,9 +16,9 @@ class MU:
 
     def step(self, A: BlockMatrix, state: State) -> State:
         """Update H in the pass, then W from its sums."""
-        H, sums = A.visit(state.Wt, state.H, improve)
-        Wt = mu(sums.HHt.astype(np.float32), sums.HAt.astype(np.float32), state.Wt)
-        return replace(state, Wt=Wt, H=H, loss=squared_error(A.norm_squared, Wt, sums.HAt, sums.HHt))
+        H, sums = A.visit(state.W, state.H, improve)
+        W, inner = basis.improve(state.W, sums, mu)
+        return State(W=W, H=H, loss=basis.squared_error(A.norm_squared, W, sums, inner))
 
 
 def improve(WtW: Matrix, WtA: Matrix, H: Matrix | None) -> Matrix:

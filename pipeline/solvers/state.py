@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from pipeline.kernels import Matrix
+from pipeline.basis import Basis
 from pipeline.one_pass import BlockMatrix
 
 
@@ -12,8 +12,7 @@ from pipeline.one_pass import BlockMatrix
 class State:
     """The factors after an iteration, and how well they fit."""
 
-    Wt: Matrix
-    """Wᵀ, (d, m)."""
+    W: Basis
     H: Sequence[Any]
     """A part a partition: blocks of H, futures of them, or None where H has no value yet."""
     loss: float = float("inf")

@@ -1,0 +1,73 @@
+"""W between passes: it is improved here from the sums of a pass, in blocks of pixels side by side.
+
+Rows of W do not depend on one another given the sums, so a block of them is the same small problem as a block of H.
+The blocks are a function of m alone and their terms are added in order: the threads that do them change no bit.
+"""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+from dask.system import CPU_COUNT
+from numpy.typing import NDArray
+
+from pipeline.kernels import Matrix, gram
+
+PIXELS_TOGETHER = 2048
+
+Update = Callable[[Matrix, Matrix, Matrix], Matrix]
+"""(HHᵀ, HAᵀ, Wᵀ) → a better Wᵀ, for any block of its columns."""
+
+
+class Basis(NamedTuple):
+    """W, as passes use it."""
+
+    W: Matrix
+    """(m, d)."""
+    WtW: NDArray[np.float64]
+    """WᵀW, (d, d), in float64: it is a term of the loss."""
+
+
+class Sums(NamedTuple):
+    """What a pass returns: the sums over blocks of A_j H_jᵀ (m, d) and H_j H_jᵀ (d, d)."""
+
+    AHt: NDArray[np.floating[Any]]
+    HHt: NDArray[np.floating[Any]]
+
+
+def basis(W: Matrix) -> Basis:
+    """Basis of a given W (m, d)."""
+    return Basis(W, gram(W.T))
+
+
+def improve(old: Basis, sums: Sums, update: Update) -> tuple[Basis, float]:
+    """Improve W from the sums of a pass; also returns ⟨W, AHᵀ⟩, a term of the loss."""
+    m, d = old.W.shape
+    HHt = sums.HHt.astype(np.float32)
+    W = np.empty((m, d), np.float32)
+
+    def improve_block(first: int) -> tuple[NDArray[np.float64], float]:
+        pixels = slice(first, first + PIXELS_TOGETHER)
+        HAt = np.ascontiguousarray(sums.AHt[pixels].T, np.float32)
+        block = update(HHt, HAt, np.ascontiguousarray(old.W[pixels].T))
+        W[pixels] = block.T
+        return gram(block), float(np.vdot(W[pixels].astype(np.float64), sums.AHt[pixels].astype(np.float64)))
+
+    blocks = range(0, m, PIXELS_TOGETHER)
+    terms = list((_threads().map if len(blocks) > 1 else map)(improve_block, blocks))
+    return Basis(W, sum((WtW for WtW, _ in terms), np.zeros((d, d)))), sum(inner for _, inner in terms)
+
+
+def squared_error(norm_squared: float, W: Basis, sums: Sums, inner: float) -> float:
+    """‖A − W H‖² from sums alone: ‖A‖² − 2⟨W, AHᵀ⟩ + ⟨WᵀW, HHᵀ⟩.
+
+    The result is not below 0: rounding can take the difference there when W H is exact to float32.
+    """
+    return max(0.0, norm_squared - 2 * inner + float(np.vdot(W.WtW, sums.HHt)))
+
+
+@cache
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(CPU_COUNT)
