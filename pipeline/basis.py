@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from pipeline.kernels import Matrix, gram
 
-PIXELS_TOGETHER = 2048
+PIXELS_TOGETHER = 1024
 
 Update = Callable[[Matrix, Matrix, Matrix], Matrix]
 """(HHᵀ, HAᵀ, Wᵀ) → a better Wᵀ, for any block of its columns."""
@@ -37,7 +37,7 @@ class Sums(NamedTuple):
     HHt: NDArray[np.floating[Any]]
 
 
-def basis(W: Matrix) -> Basis:
+def basis_of(W: Matrix) -> Basis:
     """Basis of a given W (m, d)."""
     return Basis(W, gram(W.T))
 

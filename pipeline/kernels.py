@@ -65,27 +65,27 @@ def hals(G: Matrix, C: Matrix, H: Matrix, sweeps: int) -> Matrix:
     Cichocki & Phan, "Fast local algorithms for large scale nonnegative matrix
     and tensor factorizations", IEICE Trans. E92-A(3), 2009.
     """
-    H = H.copy()
+    curvature = G.diagonal()[:, None].copy()
+    curvature[curvature == 0] = np.inf  # a dead component has no direction: it stays
+    G, C, H = G / curvature, C / curvature, H.copy()
+    change = np.empty((min(ROWS_TOGETHER, len(H)), H.shape[1]), np.float32)
     for _ in range(sweeps):
         for first in range(0, len(H), ROWS_TOGETHER):
-            _improve_rows(G, C, H, slice(first, first + ROWS_TOGETHER))
+            _improve_rows(G, C, H, slice(first, first + ROWS_TOGETHER), change)
     return H
 
 
-def _improve_rows(G: Matrix, C: Matrix, H: Matrix, rows: slice) -> None:
-    """One exact minimisation of each of a few rows of H, in place, in order."""
-    within = G[rows, rows]
-    descent = C[rows] - G[rows] @ H
-    change = np.zeros_like(descent)
-    for k, curvature in enumerate(within.diagonal()):
-        if curvature == 0:  # a dead component has no direction
-            continue
-        row = H[rows.start + k]
-        step = descent[k] - within[k, :k] @ change[:k] if k else descent[k]
-        step /= curvature
-        np.maximum(step, -row, out=change[k])
-        row += change[k]
-        np.maximum(row, 0, out=row)  # row − row rounds to zero, but nothing else may go below it
+def _improve_rows(G: Matrix, C: Matrix, H: Matrix, rows: slice, change: Matrix) -> None:
+    """One exact minimisation of each of a few rows of H, in place, in order; G and C are divided by the curvature."""
+    among = G[rows, rows]
+    best = C[rows] - G[rows] @ H
+    best += H[rows]
+    before = H[rows].copy()
+    for k, row in enumerate(H[rows]):
+        if k:
+            best[k] -= among[k, :k] @ change[:k]
+        np.maximum(best[k], 0, out=row)
+        np.subtract(row, before[k], out=change[k])
 
 
 def cold_start(G: Matrix, C: Matrix) -> Matrix:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from data_prep import store
 from data_prep.store import StoredMatrix
-from pipeline.basis import basis
+from pipeline.basis import basis_of
 from pipeline.blocks import StoredBlocks
 from pipeline.config import NMFConfig
 from pipeline.factors import Factors
@@ -30,13 +30,13 @@ class Given:
 def continued(previous: Factors, parts: Sequence[range]) -> State:
     """Start where a stored factorization ended; its H is read by the tasks of the first pass."""
     W = np.ascontiguousarray(previous.W.compute(scheduler="synchronous"))
-    return State(W=basis(W), H=[StoredBlocks(previous.path, "H", part) for part in parts])
+    return State(W=basis_of(W), H=[StoredBlocks(previous.path, "H", part) for part in parts])
 
 
 def given(start: Given, matrix: StoredMatrix, parts: Sequence[range]) -> State:
     """Start from factors in memory."""
     H = [[start.H[:, columns].astype(np.float32) for columns in matrix.columns(part)] for part in parts]
-    return State(W=basis(np.ascontiguousarray(start.W, np.float32)), H=H)
+    return State(W=basis_of(np.ascontiguousarray(start.W, np.float32)), H=H)
 
 
 def cold(matrix: StoredMatrix, config: NMFConfig, parts: Sequence[range]) -> State:
@@ -45,11 +45,11 @@ def cold(matrix: StoredMatrix, config: NMFConfig, parts: Sequence[range]) -> Sta
     H: list[RandomBlocks | None] = [None] * len(parts)
     if config.init == "nndsvd":
         W = nndsvd(_sample(matrix, SAMPLE_PER_COMPONENT * d), d, seed)
-        return State(W=basis(fill_zeros(W) if config.solver == "mu" else revive(W, seed)), H=H)
+        return State(W=basis_of(fill_zeros(W) if config.solver == "mu" else revive(W, seed)), H=H)
     if config.solver == "mu":
         widths = [[columns.stop - columns.start for columns in matrix.columns(part)] for part in parts]
         H = [RandomBlocks(seed, d, w, part.start) for w, part in zip(widths, parts, strict=True)]
-    return State(W=basis(uniform(seed, 0, (matrix.shape[0], d))), H=H)
+    return State(W=basis_of(uniform(seed, 0, (matrix.shape[0], d))), H=H)
 
 
 @dataclass(frozen=True)

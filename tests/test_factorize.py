@@ -76,8 +76,8 @@ class TestInThisThread:
         assert more.factors.attributes["parent"].startswith("r000002-")
 
     def test_a_tighter_tol_continues(self, planted):
-        loose = factorize(planted, 4, tol=0.3)
-        tight = factorize(planted, 4, tol=0.01)
+        loose = factorize(planted, 3, tol=0.3)
+        tight = factorize(planted, 3, tol=0.01)
         assert loose.stop == Stop.CONVERGED
         assert tight.n_new > 0
         assert [*tight.factors.loss[: len(loose.factors.loss)]] == [*loose.factors.loss]

@@ -6,7 +6,7 @@ import pytest
 
 from data_prep import store
 from pipeline import engine, plan
-from pipeline.basis import Basis, Sums, basis
+from pipeline.basis import Basis, Sums, basis_of
 from pipeline.blocks import StoredBlocks
 from pipeline.factors import open_factors
 from pipeline.job import factorize
@@ -30,7 +30,7 @@ def test_a_pass_returns_the_two_products(rng):
     matrix = BlockMatrix(
         partitions=[blocks_of(A[:, :8], 4), blocks_of(A[:, 8:], 4)], shape=A.shape, scale=0.5, norm_squared=1
     )
-    parts, sums = matrix.visit(basis(Wt.T.copy()), [blocks_of(H[:, :8], 4), blocks_of(H[:, 8:], 4)], keep)
+    parts, sums = matrix.visit(basis_of(Wt.T.copy()), [blocks_of(H[:, :8], 4), blocks_of(H[:, 8:], 4)], keep)
     H_new = np.concatenate([block for part in parts for block in part], axis=1)
     np.testing.assert_allclose(H_new, H + Wt @ (A / 2), rtol=1e-5)
     np.testing.assert_allclose(sums.AHt, (A / 2) @ H_new.T, rtol=1e-5)
@@ -119,7 +119,7 @@ def unaligned(array):
 
 def test_where_arrays_lie_in_memory_changes_no_bit(rng):
     A, Wt, H = (rng.random(shape, dtype=np.float32) for shape in ((40, 50), (20, 40), (20, 50)))
-    W = basis(Wt.T.copy())
+    W = basis_of(Wt.T.copy())
     here = visit_partition([A], [H], W, hals.improve, 1.0)
     moved = visit_partition([unaligned(A)], [unaligned(H)], Basis(*map(unaligned, W)), hals.improve, 1.0)
     assert here[0][0].tobytes() == moved[0][0].tobytes()
