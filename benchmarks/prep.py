@@ -11,10 +11,12 @@ import sys
 import tempfile
 import time
 import zipfile
+from concurrent.futures import ProcessPoolExecutor
 from fractions import Fraction
 from pathlib import Path
 
 import click
+from dask.system import CPU_COUNT
 from PIL import Image
 
 from benchmarks.measure import run
@@ -52,16 +54,24 @@ def main(archive: Path, mode: str, scale: str, n: int) -> None:
         names = sorted(file.namelist())
     few, between = len(names) // 10, len(names) - len(names) // 10
     rows = []
+    processes = ProcessPoolExecutor(CPU_COUNT)
     for k in range(n + 1):
         loop_s = bare_loop(archive, names, mode, scale) * between / len(names)
+        parts = [names[first::CPU_COUNT] for first in range(CPU_COUNT)]
+        began = time.perf_counter()
+        list(processes.map(bare_loop, *zip(*((archive, part, mode, scale) for part in parts), strict=True)))
+        loops_s = (time.perf_counter() - began) * between / len(names)
         few_s, all_s = (ours(archive, limit, mode, scale) for limit in (few, len(names)))
         if k:
-            rows.append((between / loop_s, between / (all_s - few_s), few_s - few * loop_s / between))
-    loop, rate, startup = (statistics.median(column) for column in zip(*rows, strict=True))
-    ratio = statistics.median(row[1] / row[0] for row in rows)
+            rate = between / (all_s - few_s)
+            rows.append((between / loop_s, rate, rate * loop_s / between, loop_s / loops_s, few_s))
+    loop, rate, ratio, ceiling, startup = (statistics.median(column) for column in zip(*rows, strict=True))
     click.echo(f"{archive.name}: {len(names)} images, medians of {n} rounds")
     click.echo(f"bare loop, one thread: {loop:.0f} images/s")
-    click.echo(f"nmf-batch prep, marginal: {rate:.0f} images/s, {ratio:.2f} × the loop; start-up {startup:.1f} s")
+    click.echo(f"{CPU_COUNT} bare loops side by side, a process each: {ceiling:.2f} × the loop")
+    click.echo(
+        f"nmf-batch prep, marginal: {rate:.0f} images/s, {ratio:.2f} × the loop; {few} images take {startup:.1f} s"
+    )
 
 
 if __name__ == "__main__":

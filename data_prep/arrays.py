@@ -44,7 +44,7 @@ def write_matrix(path: str | Path, A: NDArray[np.floating] | NDArray[np.integer]
     ok = np.ones(n, np.bool_)
     store.write_array(path, "ok", ok, ("item",))
     store.write_array(path, "checksum", checksum, ("chunk",))
-    write_sample(path, ok)
+    write_sample(path, ok, {})
     store.sync_tree(path)
     store.publish(
         path,

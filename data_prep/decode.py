@@ -76,12 +76,12 @@ def decode(raw: bytes, how: Decoding) -> NDArray[np.uint8]:
         if opened.mode not in MODES:
             raise ValueError(f"its mode is {opened.mode}, but 8 bits a channel are needed")
         opened.load()
-        image = ImageOps.exif_transpose(opened)
-    image = _convert(image, how.mode or own_mode(image))
-    size = _target_size(image, how)
-    if size != image.size:
-        image = image.resize(size, Image.Resampling.BILINEAR)
-    pixels = np.asarray(image)
+        ImageOps.exif_transpose(opened, in_place=True)
+        image = _convert(opened, how.mode or own_mode(opened))
+        size = _target_size(image, how)
+        if size != image.size:
+            image = image.resize(size, Image.Resampling.BILINEAR)
+        pixels = np.asarray(image)
     return pixels.reshape(*pixels.shape[:2], -1)
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from data_prep import store
 from data_prep.decode import Decoding, Mode, decode, mode_of
-from data_prep.sample import write_sample
+from data_prep.sample import sample_columns, sample_size, write_sample
 from data_prep.sources import Listing, SourceFile, list_sources, printable, read_bytes
 
 ARRAYS = ("A", "image", "ok", "checksum", "sample", "sample_column")
@@ -77,16 +77,19 @@ class Chunk(NamedTuple):
     files: list[SourceFile]
     decoding: Decoding
     image_shape: tuple[int, int, int]
+    sampled: NDArray[np.int64]
+    """Numbers of columns of A that the sample holds if they can be read, those in this chunk."""
 
 
 class ChunkResult(NamedTuple):
-    """What a task returns: nothing that grows with the pixels."""
+    """What a task returns: nothing that grows with the pixels, but for its part of the sample, which is bounded."""
 
     number: int
     ok: NDArray[np.bool_]
     checksum: int
     sum_of_squares: int
     unreadable: list[Unreadable]
+    sampled: dict[int, NDArray[np.uint8]]
 
 
 def prepare(
@@ -127,8 +130,9 @@ def prepare(
     decoding = Decoding(mode=mode, scale=options.decoding.scale, size=options.decoding.size)
     A = _create(path, image_shape, len(files), options.codec)
     m, c = A.chunks
+    drawn = np.sort(sample_columns(np.ones(len(files), np.bool_), sample_size(m, A.dtype.itemsize)))
     chunks = [
-        Chunk(path, k, files[first : first + c], decoding, image_shape)
+        Chunk(path, k, files[first : first + c], decoding, image_shape, drawn[drawn // c == k])
         for k, first in enumerate(range(0, len(files), c))
     ]
     results = _run(chunks, executor, on_progress)
@@ -141,7 +145,7 @@ def prepare(
     store.write_array(path, "image", names, ("image",))
     store.write_array(path, "ok", ok, ("image",))
     store.write_array(path, "checksum", checksum, ("chunk",))
-    write_sample(path, ok)
+    write_sample(path, ok, {j: column for result in results for j, column in result.sampled.items()})
     store.sync_tree(path)
     attributes = {
         "format": store.FORMAT,
@@ -174,7 +178,9 @@ def write_chunk(chunk: Chunk) -> ChunkResult:
     first = chunk.number * A.chunks[1]
     A[:, first : first + len(rows)] = np.ascontiguousarray(rows.T)
     squares = np.square(rows, dtype=np.uint32).sum(dtype=np.uint64)
-    return ChunkResult(chunk.number, ok, store.stored_checksum(A, 0, chunk.number), int(squares), unreadable)
+    checksum = store.stored_checksum(A, 0, chunk.number)
+    sampled = {int(j): rows[j - first].copy() for j in chunk.sampled if ok[j - first]}
+    return ChunkResult(chunk.number, ok, checksum, int(squares), unreadable, sampled)
 
 
 def _column(file: SourceFile, decoding: Decoding, image_shape: tuple[int, int, int]) -> NDArray[np.uint8]:

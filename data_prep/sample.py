@@ -4,7 +4,9 @@ It is the k columns with the smallest keyed hash of their number, in order of th
 work, any first part of it is a smaller uniform sample, and appended columns only displace some of it.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,22 +18,32 @@ MAX_NBYTES = 256 * 2**20
 KEY = np.uint64(0x9E3779B97F4A7C15)
 
 
-def write_sample(path: Path, ok: NDArray[np.bool_]) -> None:
-    """Copy the sampled columns from A, reading each chunk that has any once.
+def write_sample(path: Path, ok: NDArray[np.bool_], at_hand: Mapping[int, NDArray[Any]]) -> None:
+    """Write the sampled columns.
 
-    ok (n,) says which columns hold an image; the others are never drawn.
+    Parameters
+    ----------
+    path
+        The store, with A complete.
+    ok
+        Which columns hold an image, (n,); the others are never drawn.
+    at_hand
+        Columns (m,) that need not be read from A again, by number.
     """
     A = store.open_array(path, "A")
     m, c = A.chunks
     columns = sample_columns(ok, sample_size(m, A.dtype.itemsize))
-    sample = np.empty((m, len(columns)), A.dtype)
-    for k in np.unique(columns // c):
-        inside = columns // c == k
-        sample[:, inside] = store.read_chunk(A, 0, int(k))[:, columns[inside] - k * c]
+    found = dict(at_hand)
+    missing = np.array([j for j in columns.tolist() if j not in found], np.int64)
+    for k in np.unique(missing // c):
+        chunk = store.read_chunk(A, 0, int(k))
+        found |= {int(j): chunk[:, j - k * c] for j in missing[missing // c == k]}
     array = store.create_array(
-        path, "sample", shape=sample.shape, chunks=(m, c), dtype=A.dtype, dimension_names=("pixel", "draw")
+        path, "sample", shape=(m, len(columns)), chunks=(m, c), dtype=A.dtype, dimension_names=("pixel", "draw")
     )
-    array[...] = sample
+    for first in range(0, len(columns), c):
+        together = np.stack([found[int(j)] for j in columns[first : first + c]])
+        array[:, first : first + c] = np.ascontiguousarray(together.T)
     store.write_array(path, "sample_column", columns, ("draw",))
 
 

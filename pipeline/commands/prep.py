@@ -2,8 +2,10 @@
 
 import json
 from collections.abc import Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import contextmanager
+from importlib import import_module
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -76,8 +78,12 @@ def prep(
 def _executor(workers: int | None, scheduler: str | None) -> Iterator[Executor]:
     with options.connected(workers, scheduler) as client:
         if client is None:
-            with ThreadPoolExecutor(CPU_COUNT) as threads:
-                yield threads
+            # Processes: Pillow's decoders run side by side in threads too, but what surrounds them does not.
+            # Not forked: children would share the offset of an archive that is open here.
+            with ProcessPoolExecutor(CPU_COUNT, mp_context=get_context("spawn")) as processes:
+                for _ in range(CPU_COUNT):
+                    processes.submit(import_module, "data_prep.images")  # they start while the sources are listed
+                yield processes
         else:
             yield client.get_executor(pure=False)
 

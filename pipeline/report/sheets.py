@@ -63,7 +63,7 @@ def to_picture(column: NDArray[np.floating], shape: tuple[int, int, int]) -> Pic
         return _gray(pixels[..., 0])
     if shape[2] == 3:
         return _opaque(pixels)
-    board = np.indices(shape[:2]).sum(axis=0) // 2 % 2
+    board = (np.indices(shape[:2]) // 2).sum(axis=0) % 2
     under = np.take(np.array(CHECKS) / 255, board)[..., None]
     alpha = pixels[..., 3:]
     return _opaque(pixels[..., :3] * alpha + under * (1 - alpha))
