@@ -175,21 +175,31 @@ def test_a_flag_comes_before_a_variable_before_the_file_before_the_default(store
     assert [parameters[key] for key in ("seed", "solver", "max_iter", "init")] == [5, "mu", 3, "random"]
 
 
-def test_an_interrupt_is_exit_130_and_harms_nothing(faces, tmp_path, rng):
-    save_png(tmp_path / "big" / "a.png", rng.integers(0, 256, (200, 200), dtype=np.uint8))
+@pytest.fixture(scope="module")
+def large(tmp_path_factory):
+    """A store whose passes take some time: 200 images of 200 × 200."""
+    folder = tmp_path_factory.mktemp("large")
+    rng = np.random.default_rng(0)
     for k in range(200):
-        Image.fromarray(rng.integers(0, 256, (200, 200), dtype=np.uint8)).save(tmp_path / "big" / f"{k}.png")
-    path = tmp_path / "big.zarr"
-    assert nmf_batch("prep", tmp_path / "big", "--zarr", path).returncode == 0
-    code = "from pipeline.commands import main; main()"
-    arguments = ["run", "--zarr", str(path), "-d", "50", "--max-iter", "100000", "--tol", "0", "--json"]
-    running = subprocess.Popen([sys.executable, "-c", code, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    running.stdout.readline()  # the first iteration is done
-    time.sleep(0.2)
-    running.send_signal(signal.SIGINT)
-    _, stderr = running.communicate(timeout=30)
-    assert (running.returncode, b"Traceback" in stderr) == (130, False)
-    assert nmf_batch("info", "--zarr", path).returncode == 0
+        save_png(folder / "images" / f"{k}.png", rng.integers(0, 256, (200, 200), dtype=np.uint8))
+    assert nmf_batch("prep", folder / "images", "--zarr", folder / "large.zarr").returncode == 0
+    return folder / "large.zarr"
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize("when_s", [0, 0.03, 0.2])
+def test_an_interrupted_run_says_so_and_harms_nothing(large, number, code, when_s):
+    main = "from pipeline.commands import main; main()"
+    arguments = ["run", "--zarr", str(large), "-d", "50", "--max-iter", "100000", "--tol", "0", "--json"]
+    with subprocess.Popen(
+        [sys.executable, "-c", main, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as run:
+        run.stdout.readline()  # the first iteration is done
+        time.sleep(when_s)
+        run.send_signal(number)
+        _, stderr = run.communicate(timeout=60)
+    assert (run.returncode, b"Traceback" in stderr, b"interrupted" in stderr) == (code, False, True)
+    assert nmf_batch("info", "--zarr", large).returncode == 0
 
 
 def test_the_demo_leaves_its_pictures(tmp_path):

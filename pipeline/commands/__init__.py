@@ -17,7 +17,7 @@ Exit codes:
     4  bad input, or a damaged store
     5  parameters or data differ from the stored run
    75  temporary: run again
-  130  interrupted
+  130, 143  interrupted by Ctrl-C, by SIGTERM
 """
 
 
@@ -68,6 +68,7 @@ def _run() -> int:
     from cluster.connect import SchedulerUnreachable
     from data_prep.images import StoreDiffers
     from data_prep.store import BadInput
+    from pipeline.commands.signals import Interrupted
     from pipeline.job import ParametersDiffer, RefusedPlan
 
     codes: dict[type[Exception], int] = {
@@ -82,9 +83,9 @@ def _run() -> int:
     except click.ClickException as error:
         error.show()
         return error.exit_code
-    except (click.Abort, KeyboardInterrupt):
+    except (click.Abort, KeyboardInterrupt, Interrupted) as error:
         click.echo("interrupted; what was complete before is as it was", err=True)
-        return 130
+        return error.exit_code if isinstance(error, Interrupted) else 130
     except tuple(codes) as error:
         click.echo(f"nmf-batch: {error}", err=True)
         return next(code for kind, code in codes.items() if isinstance(error, kind))

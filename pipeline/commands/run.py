@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from pipeline.commands import options, progress
+from pipeline.commands.signals import safe_point
 from pipeline.config import INITS, SOLVERS, NMFConfig
 from pipeline.job import Result, factorize
 from pipeline.record import Iteration
@@ -72,8 +73,9 @@ def run(
         if as_json:
             click.echo(json.dumps({"iteration": len(iterations), **last._asdict()}))
         shown(len(iterations), config.max_iter, f"relative error {last.relative_error:.4f} ")
+        point()
 
-    with options.connected(workers, scheduler):
+    with options.connected(workers, scheduler), safe_point() as point:
         result = factorize(path, n_components, name=name, fresh=fresh, on_iteration=on_iteration, **settings)
     shown.close()
     click.echo(json.dumps(_summary(result)) if as_json else _text(result, path))
