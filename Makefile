@@ -17,10 +17,11 @@ lint: $(VENV)/tested
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# make bench ZARR=celeba.zarr ARCHIVE=celeba.zip
 bench: $(VENV)/tested
-	$(BIN)/python -m benchmarks.one_pass
-	$(BIN)/python -m benchmarks.against_sklearn
-	$(BIN)/python -m benchmarks.prep
+	$(BIN)/python -m benchmarks.one_pass --zarr $(ZARR)
+	$(BIN)/python -m benchmarks.against_sklearn --zarr $(ZARR)
+	$(BIN)/python -m benchmarks.prep $(ARCHIVE)
 
 clean:
 	rm -rf $(VENV) demo

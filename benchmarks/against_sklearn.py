@@ -52,7 +52,7 @@ def main(path: Path, d: int, max_iter: int, n: int) -> None:
             "scikit-learn script": lambda: run(
                 sys.executable, "-W", "ignore", "-c", SCRIPT, copy, str(d), str(max_iter), Path(scratch) / "theirs.npz"
             ),
-            "nmf-batch run": lambda: run(ours, "run", "--zarr", copy, *options, "--name", "benchmark", "--fresh"),
+            "nmf-batch run": lambda: run(ours, "run", "--zarr", copy, *options),
         }
         click.echo(f"{path.name}, d = {d}, {max_iter} iterations of MU\n")
         click.echo(table(rounds(contenders, n), "scikit-learn script"))

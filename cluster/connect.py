@@ -48,6 +48,7 @@ def connect(
         raise ValueError(f"workers is {workers}, but must be 1 or more; leave it out to use threads")
     if scheduler is not None:
         with _join(scheduler, timeout_s) as client:
+            _wait_for_a_worker(client, timeout_s)
             yield client
     elif workers is not None:
         from distributed import Client, LocalCluster  # here: half of the start-up time of a command that needs neither
@@ -61,6 +62,15 @@ def connect(
             yield client
     else:
         yield None
+
+
+def _wait_for_a_worker(client: "Client", timeout_s: float) -> None:
+    try:
+        client.wait_for_workers(1, timeout=timeout_s)
+    except TimeoutError as error:
+        raise SchedulerUnreachable(
+            f"the scheduler {client} has had no worker for {timeout_s:g} s; start some"
+        ) from error
 
 
 def _join(scheduler: str, timeout_s: float) -> "Client":

@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 from data_prep import store
 from data_prep.sample import write_sample
 
+LARGEST = 1e12
+
 
 def write_matrix(path: str | Path, A: NDArray[np.floating] | NDArray[np.integer]) -> None:
     """Write A (m, n) ≥ 0, a column an item, as a store that `factorize` takes; its values stay as they are.
@@ -29,6 +31,8 @@ def write_matrix(path: str | Path, A: NDArray[np.floating] | NDArray[np.integer]
         raise store.BadInput(f"A[{i}, {j}] is {A[i, j]}, but every value must be finite and 0 or more")
     if store.group_attributes(path).get("status") == "complete":
         raise store.BadInput(f"{path} holds a matrix already; choose another path")
+    if values.max() > LARGEST:
+        raise store.BadInput(f"the largest value is {values.max():.3g}, whose squares leave float32; scale A first")
     m, n = values.shape
     store.begin(path, expendable=("A", "ok", "checksum", "sample", "sample_column"))
     array = store.create_array(

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 Mode = Literal["L", "RGB", "RGBA"]
-MAX_PIXELS = 200_000_000
+MAX_PIXELS = 80_000_000
 FORMATS = ("JPEG", "PNG", "PPM", "BMP", "DIB", "GIF", "JPEG2000", "TGA", "TIFF", "WEBP")
 """Decoders that see untrusted bytes; Pillow has many more, of which some run other programs."""
 MODES: dict[str, Mode] = {

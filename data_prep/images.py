@@ -5,8 +5,9 @@ so memory does not grow with the collection. What is published last makes all of
 """
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,11 +16,14 @@ from numpy.typing import NDArray
 
 from data_prep import store
 from data_prep.decode import Decoding, Mode, decode, mode_of
+from data_prep.lock import only_writer
 from data_prep.sample import sample_columns, sample_size, write_sample
-from data_prep.sources import Listing, SourceFile, list_sources, printable, read_bytes
+from data_prep.sources import Listing, SourceFile, digest, list_sources, printable, read_bytes
 
 ARRAYS = ("A", "image", "ok", "checksum", "sample", "sample_column")
 MAX_SKIP = 0.01
+AHEAD = 64
+"""Tasks that are handed out before others are done."""
 
 
 class StoreDiffers(ValueError):
@@ -121,24 +125,26 @@ def prepare(
     StoreDiffers
         The store was prepared from other images or with other settings.
     """
-    listing = list_sources(sources)
+    path, listing = path.absolute(), list_sources([source.absolute() for source in sources])
     files = listing.files[: options.limit]
     existing = _existing(path, files, options, listing)
     if existing is not None:
         return existing
     mode, image_shape = _first_image(files, options.decoding)
     decoding = Decoding(mode=mode, scale=options.decoding.scale, size=options.decoding.size)
-    A = _create(path, image_shape, len(files), options.codec)
-    m, c = A.chunks
-    drawn = np.sort(sample_columns(np.ones(len(files), np.bool_), sample_size(m, A.dtype.itemsize)))
-    chunks = [
-        Chunk(path, k, files[first : first + c], decoding, image_shape, drawn[drawn // c == k])
-        for k, first in enumerate(range(0, len(files), c))
-    ]
-    results = _run(chunks, executor, on_progress)
-    unreadable = [broken for result in results for broken in result.unreadable]
-    _check_share(unreadable, len(files), options.max_skip, path)
-    shape = (m, len(files))
+    store.check_vacant(path, expendable=ARRAYS)
+    with only_writer(path):
+        chunks = _create(path, files, decoding, image_shape, options.codec)
+        results = _run(chunks, executor, on_progress)
+        _check_share(results, options.max_skip, path)
+        attributes = _finish(path, files, results)
+        attributes |= {"image_shape": list(image_shape), "mode": mode, "prep": _settings(options, files)}
+        store.publish(path, attributes)
+    return _prepared(path, attributes, (int(np.prod(image_shape)), len(files)), listing, new=True)
+
+
+def _finish(path: Path, files: Sequence[SourceFile], results: Sequence[ChunkResult]) -> dict[str, Any]:
+    """Write what belongs to A and put everything on disk; returns attributes for its publication."""
     ok = np.concatenate([result.ok for result in results])
     checksum = np.array([result.checksum for result in results], np.uint32)
     names = np.array([printable(file.name) for file in files], np.dtypes.StringDType())
@@ -147,20 +153,15 @@ def prepare(
     store.write_array(path, "checksum", checksum, ("chunk",))
     write_sample(path, ok, {j: column for result in results for j, column in result.sampled.items()})
     store.sync_tree(path)
-    attributes = {
+    return {
         "format": store.FORMAT,
         "status": "complete",
         "kind": "images",
-        "image_shape": list(image_shape),
-        "mode": mode,
-        "prep": _settings(options),
         "norm_squared": sum(result.sum_of_squares for result in results) / 255**2,
         "n_ok": int(ok.sum()),
-        "fingerprint": store.fingerprint(shape, checksum),
-        "unreadable": [list(broken) for broken in unreadable],
+        "fingerprint": store.fingerprint((store.open_array(path, "A").shape[0], len(files)), checksum),
+        "unreadable": [list(broken) for result in results for broken in result.unreadable],
     }
-    store.publish(path, attributes)
-    return _prepared(path, attributes, shape, listing, new=True)
 
 
 def write_chunk(chunk: Chunk) -> ChunkResult:
@@ -209,42 +210,72 @@ def _first_image(files: Sequence[SourceFile], decoding: Decoding) -> tuple[Mode,
     raise store.BadInput(f"none of {len(files)} images can be read; the first says {reason}")
 
 
-def _create(path: Path, image_shape: tuple[int, int, int], n: int, codec: str) -> Any:
-    m = int(np.prod(image_shape))
+def _create(
+    path: Path, files: list[SourceFile], decoding: Decoding, image_shape: tuple[int, int, int], codec: str
+) -> list[Chunk]:
+    """Make the empty A, and say what is to be done for each of its chunks."""
+    m, n = int(np.prod(image_shape)), len(files)
+    c = store.chunk_images(m)
     store.begin(path, expendable=ARRAYS)
-    return store.create_array(
+    store.create_array(
         path,
         "A",
         shape=(m, n),
-        chunks=(m, store.chunk_images(m)),
+        chunks=(m, c),
         dtype=np.uint8,
         dimension_names=("pixel", "image"),
         codec=codec,
         attributes={"scale_factor": 1 / 255},
     )
+    drawn = np.sort(sample_columns(np.ones(n, np.bool_), sample_size(m, 1)))
+    return [
+        Chunk(path, k, files[first : first + c], decoding, image_shape, drawn[drawn // c == k])
+        for k, first in enumerate(range(0, n, c))
+    ]
 
 
 def _run(chunks: Sequence[Chunk], executor: Executor, on_progress: Callable[[Progress], None]) -> list[ChunkResult]:
+    """Run the tasks, some ahead of those that are done; when one fails, those that wait are not begun."""
     total = sum(len(chunk.files) for chunk in chunks)
     results: list[ChunkResult] = []
-    for future in as_completed([executor.submit(write_chunk, chunk) for chunk in chunks]):
-        results.append(future.result())
-        done = sum(len(result.ok) for result in results)
-        on_progress(Progress(done, total, sum(len(result.unreadable) for result in results)))
-    return sorted(results, key=lambda result: result.number)
+    waiting, under_way = iter(chunks), set[Future[ChunkResult]]()
+    try:
+        while True:
+            under_way |= {executor.submit(write_chunk, chunk) for chunk in islice(waiting, AHEAD - len(under_way))}
+            if not under_way:
+                return sorted(results, key=lambda result: result.number)
+            done, under_way = wait(under_way, return_when=FIRST_COMPLETED)
+            results += [future.result() for future in done]
+            n_done = sum(len(result.ok) for result in results)
+            on_progress(Progress(n_done, total, sum(len(result.unreadable) for result in results)))
+    except BaseException:
+        for future in under_way:
+            future.cancel()
+        raise
 
 
-def _check_share(unreadable: Sequence[Unreadable], n: int, max_skip: float, path: Path) -> None:
+def _check_share(results: Sequence[ChunkResult], max_skip: float, path: Path) -> None:
+    """Refuse, and leave nothing behind, where more images are unreadable than allowed."""
+    unreadable = [broken for result in results for broken in result.unreadable]
+    n = sum(len(result.ok) for result in results)
     if len(unreadable) > max_skip * n:
+        store.empty(path)
+        path.rmdir()
         first = "; ".join(f"{name} ({reason})" for name, reason in unreadable[:3])
         raise store.BadInput(
             f"{len(unreadable)} of {n} images cannot be used, more than --max-skip {100 * max_skip:g}% allows, "
-            f"so {path} was not made: {first}{'; …' if len(unreadable) > 3 else ''}"
+            f"so {path} was not made; mend them or raise --max-skip: {first}{'; …' if len(unreadable) > 3 else ''}"
         )
 
 
-def _settings(options: Options) -> dict[str, Any]:
-    return {**asdict(options.decoding), "limit": options.limit, "codec": options.codec}
+def _settings(options: Options, files: Sequence[SourceFile]) -> dict[str, Any]:
+    return {
+        **asdict(options.decoding),
+        "size": None if options.decoding.size is None else list(options.decoding.size),
+        "limit": options.limit,
+        "codec": options.codec,
+        "files": digest(files),
+    }
 
 
 def _existing(path: Path, files: Sequence[SourceFile], options: Options, listing: Listing) -> Prepared | None:
@@ -252,11 +283,11 @@ def _existing(path: Path, files: Sequence[SourceFile], options: Options, listing
     if store.group_attributes(path).get("status") != "complete":
         return None
     matrix = store.open_matrix(path)
-    stored, asked = dict(matrix.attributes.get("prep", {})), _settings(options)
-    asked["size"] = None if asked["size"] is None else list(asked["size"])
+    stored, asked = dict(matrix.attributes.get("prep", {})), _settings(options, files)
+    same_files = stored.pop("files", None) == asked.pop("files")
     different = [f"{key}: {stored.get(key)} → {value}" for key, value in asked.items() if stored.get(key) != value]
-    if not different and [printable(file.name) for file in files] != store.read_array(path, "image").tolist():
-        different = [f"the images: {matrix.shape[1]} stored → {len(files)} given, or other names"]
+    if not same_files:
+        different.append(f"the images: {matrix.shape[1]} stored → {len(files)} given, or others, or changed since")
     if different:
         raise StoreDiffers(f"{path} was prepared otherwise ({'; '.join(different)}); choose another --zarr")
     return _prepared(path, matrix.attributes, matrix.shape, listing, new=False)

@@ -1,5 +1,6 @@
 """Where images come from: folders, single files and zip archives, listed first and read later, a file at a time."""
 
+import hashlib
 import os
 import threading
 import urllib.parse
@@ -29,6 +30,10 @@ class SourceFile(NamedTuple):
     """Path inside its source, as the system gives it."""
     container: str
     """The folder or zip archive that `name` is in."""
+    version: tuple[int, int]
+    """Changes with the content: size and time of a file, size and CRC-32 in an archive."""
+    member: int = -1
+    """Position in an archive, where a name can stand twice."""
 
 
 class Listing(NamedTuple):
@@ -49,7 +54,7 @@ def list_sources(sources: Sequence[Path]) -> Listing:
     not_images: list[str] = []
     for source in sources:
         for file in _list_source(source):
-            if _promises_image(file.name):
+            if _promises_image(file):
                 files.append(file)
             else:
                 not_images.append(printable(file.name))
@@ -61,24 +66,33 @@ def list_sources(sources: Sequence[Path]) -> Listing:
 
 def read_bytes(file: SourceFile) -> bytes:
     """Read a file; ValueError where it is larger than 512 MiB."""
-    if os.path.isdir(file.container):
+    if file.member < 0:
         path = Path(file.container, file.name)
         _check_size(path.stat().st_size)
         return path.read_bytes()
-    archive, lock = _open_zip(file.container)
-    with lock, archive.open(file.name) as member:
+    archive, lock = _open_zip(file.container, _stamp(file.container))
+    with lock, archive.open(archive.infolist()[file.member]) as member:
         raw = member.read(MAX_FILE_NBYTES + 1)  # a header may understate what it unpacks to
     _check_size(len(raw))
     return raw
 
 
+def digest(files: Sequence[SourceFile]) -> str:
+    """Hash of names and versions: equal where the same files are given again, unchanged."""
+    found = hashlib.sha256()
+    for file in files:
+        found.update(repr((os.fsencode(file.name), file.version)).encode())
+    return found.hexdigest()
+
+
 def printable(name: str) -> str:
-    """Percent-encode what is not UTF-8 in a name, and percent signs, so that the bytes can be had back."""
+    """Percent-encode what is not UTF-8, control characters and percent signs, so that the bytes can be had back."""
     raw = os.fsencode(name)
     try:
-        return raw.decode("utf-8").replace("%", "%25")
+        text = raw.decode("utf-8")
     except UnicodeDecodeError:
         return "".join(chr(b) if 32 < b < 127 and b != 0x25 else f"%{b:02X}" for b in raw)
+    return "".join(f"%{ord(x):02X}" if x == "%" or ord(x) < 32 or ord(x) == 127 else x for x in text)
 
 
 def original_bytes(printed: str) -> bytes:
@@ -88,23 +102,43 @@ def original_bytes(printed: str) -> bytes:
 
 def _list_source(source: Path) -> Iterator[SourceFile]:
     if source.is_dir():
-        for folder, folders, names in os.walk(source):
-            folders.sort()
-            for name in names:
-                path = Path(folder, name)
-                if path.is_file():
-                    yield SourceFile(path.relative_to(source).as_posix(), str(source))
+        yield from _list_folder(source)
     elif not source.exists():
         raise BadInput(f"{source} does not exist; give a folder, an image or a zip archive")
     elif zipfile.is_zipfile(source):
-        archive, _ = _open_zip(str(source))
-        yield from (SourceFile(info.filename, str(source)) for info in archive.infolist() if not info.is_dir())
+        archive, _ = _open_zip(str(source), _stamp(str(source)))
+        for k, info in enumerate(archive.infolist()):
+            if not info.is_dir():
+                yield SourceFile(info.filename, str(source), (info.file_size, info.CRC), k)
     else:
-        yield SourceFile(source.name, str(source.parent))
+        yield SourceFile(source.name, str(source.parent), _stamp(str(source)))
 
 
-def _promises_image(name: str) -> bool:
-    path = PurePosixPath(name)
+def _list_folder(source: Path) -> Iterator[SourceFile]:
+    """List what is below a folder; linked folders are named but not entered, since links can form rings."""
+    for folder, folders, names in os.walk(source, onerror=_cannot_list):
+        for name in [*names, *(name for name in folders if os.path.islink(os.path.join(folder, name)))]:
+            path = Path(folder, name)
+            yield SourceFile(path.relative_to(source).as_posix(), str(source), _stamp(str(path)))
+
+
+def _cannot_list(error: OSError) -> None:
+    raise BadInput(f"{error.filename} cannot be listed ({error.strerror}); allow it, or leave it out") from error
+
+
+def _stamp(path: str) -> tuple[int, int]:
+    """Size and time of change, which change with the content; zeros where a link leads nowhere."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return 0, 0
+    return found.st_size, found.st_mtime_ns
+
+
+def _promises_image(file: SourceFile) -> bool:
+    if file.member < 0 and Path(file.container, file.name).exists() and not Path(file.container, file.name).is_file():
+        return False  # a linked folder, a pipe, a device
+    path = PurePosixPath(file.name)
     hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
     return not hidden and path.suffix.lower() in SUFFIXES
 
@@ -115,8 +149,8 @@ def _check_size(nbytes: int) -> None:
 
 
 @lru_cache(maxsize=16)
-def _open_zip(path: str) -> tuple[zipfile.ZipFile, threading.Lock]:
-    """Open an archive once a process: listing a large one takes longer than reading from it."""
+def _open_zip(path: str, stamp: tuple[int, int]) -> tuple[zipfile.ZipFile, threading.Lock]:
+    """Open an archive once a process and version: listing a large one takes longer than reading from it."""
     try:
         return zipfile.ZipFile(path), threading.Lock()
     except (zipfile.BadZipFile, NotImplementedError) as error:

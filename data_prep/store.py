@@ -25,6 +25,7 @@ from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 
 FORMAT = "nmf-batch/1"
+ASIDE = ".zarr.json."
 CHUNK_NBYTES = 8 * 2**20
 MAX_CHUNK_IMAGES = 16_384
 NAMES_PER_CHUNK = 16_384
@@ -87,6 +88,7 @@ def create_array(
     dimension_names: Sequence[str],
     codec: str = "none",
     attributes: dict[str, Any] | None = None,
+    overwrite: bool = False,
 ) -> zarr.Array[Any]:
     """Create an array whose every chunk carries a crc32c and is written even where it holds zeros only."""
     compressors: tuple[BytesBytesCodec, ...] = (*CODECS[codec], Crc32cCodec())
@@ -102,6 +104,7 @@ def create_array(
         attributes=attributes,
         fill_value=None if np.dtype(dtype).kind == "T" else 0,
         config=ALWAYS_WRITE,
+        overwrite=overwrite,
     )
 
 
@@ -118,8 +121,10 @@ def open_array(path: Path, name: str, mode: Literal["r", "r+"] = "r") -> zarr.Ar
     """Open an array of the store; BadInput names it where it is missing or its metadata cannot be read."""
     try:
         array = zarr.open_array(str(path), path=name, mode=mode)
-    except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
-        raise BadInput(f"{path}/{name} is missing or its zarr.json is damaged ({error}); restore it") from error
+    except FileNotFoundError as error:
+        raise BadInput(f"{path}/{name} is not there; restore it, or mount it at this path on every worker") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BadInput(f"{path}/{name}/zarr.json is damaged ({error}); restore the file") from error
     return array.with_config(ALWAYS_WRITE)
 
 
@@ -161,17 +166,29 @@ def fingerprint(shape: tuple[int, int], checksums: NDArray[np.uint32]) -> str:
 
 
 def begin(path: Path, *, expendable: Sequence[str]) -> None:
-    """Make an empty store that readers refuse until `publish`; what an interrupted attempt left is removed.
-
-    Raises BadInput where the folder holds anything but the `expendable` arrays of such an attempt.
-    """
-    if path.exists():
-        strangers = {entry.name for entry in path.iterdir()} - {"zarr.json", *expendable}
-        if strangers or (any(path.iterdir()) and group_attributes(path).get("status") != "preparing"):
-            raise BadInput(f"{path} exists and is not an nmf-batch store; choose another --zarr or remove it")
-        shutil.rmtree(path)
-    path.mkdir(parents=True)
+    """Make an empty store that readers refuse until `publish`; what an interrupted attempt left is removed."""
+    check_vacant(path, expendable=expendable)
+    path.mkdir(parents=True, exist_ok=True)
+    empty(path)
     publish(path, {"format": FORMAT, "status": "preparing"})
+
+
+def check_vacant(path: Path, *, expendable: Sequence[str]) -> None:
+    """Raise BadInput where a path holds anything but the `expendable` arrays of an interrupted attempt."""
+    if not path.exists():
+        return
+    if not path.is_dir():
+        raise BadInput(f"{path} is a file, but a store is a folder; choose another --zarr")
+    entries = [entry for entry in path.iterdir() if not entry.name.startswith(ASIDE)]
+    strangers = {entry.name for entry in entries} - {"zarr.json", *expendable}
+    if strangers or (entries and group_attributes(path).get("status") != "preparing"):
+        raise BadInput(f"{path} exists and is not an nmf-batch store; choose another --zarr or remove it")
+
+
+def empty(path: Path) -> None:
+    """Remove what is in a folder; the folder itself stays, since it may be locked."""
+    for entry in path.iterdir():
+        shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
 
 def group_attributes(path: Path) -> dict[str, Any]:
@@ -189,7 +206,7 @@ def group_attributes(path: Path) -> dict[str, Any]:
 def publish(path: Path, attributes: Mapping[str, Any]) -> None:
     """Replace the attributes of a group in one step that survives a crash: write aside, sync, rename, sync."""
     text = json.dumps({"zarr_format": 3, "node_type": "group", "attributes": dict(attributes)}, indent=2)
-    aside = path / f".zarr.json.{uuid.uuid4().hex}"
+    aside = path / f"{ASIDE}{uuid.uuid4().hex}"
     with aside.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
@@ -221,7 +238,7 @@ def open_matrix(path: Path) -> StoredMatrix:
     if attributes.get("format") != FORMAT:
         what = "is not an nmf-batch store" if path.exists() else "does not exist"
         raise BadInput(f"{path} {what}; make one with `nmf-batch prep SOURCE --zarr {path}`")
-    if attributes["status"] != "complete":
+    if attributes.get("status") != "complete":
         raise BadInput(f"{path} is unfinished: its preparation was interrupted; run the same `nmf-batch prep` again")
     A = open_array(path, "A")
     m, n = A.shape
@@ -230,6 +247,9 @@ def open_matrix(path: Path) -> StoredMatrix:
             f"{path}/A has chunks {A.chunks}, which split its {m} pixels, "
             f"but a chunk must hold whole images; prepare it again with `nmf-batch prep`"
         )
+    missing = {"norm_squared", "n_ok", "fingerprint"} - attributes.keys()
+    if missing:
+        raise BadInput(f"{path}/zarr.json is damaged: it has no {', '.join(sorted(missing))}; restore the file")
     return StoredMatrix(
         path=path,
         shape=(m, n),

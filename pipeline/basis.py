@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from pipeline.kernels import Matrix, gram
 
 PIXELS_TOGETHER = 1024
+TOLD_BY_SUMS = 1e-8
+"""Share of ‖A‖² below which sums of float32 products do not tell ‖A − W H‖²; the next pass sums the residual."""
 
 Update = Callable[[Matrix, Matrix, Matrix], Matrix]
 """(HHᵀ, HAᵀ, Wᵀ) → a better Wᵀ, for any block of its columns."""
@@ -35,11 +37,14 @@ class Sums(NamedTuple):
 
     AHt: NDArray[np.floating[Any]]
     HHt: NDArray[np.floating[Any]]
+    residual: float | None = None
+    """‖A − W H‖² of the pass's W, where it was asked for."""
 
 
 def basis_of(W: Matrix) -> Basis:
     """Basis of a given W (m, d)."""
-    return Basis(W, gram(W.T))
+    blocks = range(0, len(W), PIXELS_TOGETHER)
+    return Basis(W, sum((gram(W[first : first + PIXELS_TOGETHER].T) for first in blocks), np.zeros((W.shape[1],) * 2)))
 
 
 def improve(old: Basis, sums: Sums, update: Update) -> tuple[Basis, float]:
@@ -60,12 +65,18 @@ def improve(old: Basis, sums: Sums, update: Update) -> tuple[Basis, float]:
     return Basis(W, sum((WtW for WtW, _ in terms), np.zeros((d, d)))), sum(inner for _, inner in terms)
 
 
-def squared_error(norm_squared: float, W: Basis, sums: Sums, inner: float) -> float:
-    """‖A − W H‖² from sums alone: ‖A‖² − 2⟨W, AHᵀ⟩ + ⟨WᵀW, HHᵀ⟩.
+def squared_error(norm_squared: float, old: Basis, new: Basis, sums: Sums, inner: float) -> float:
+    """‖A − W H‖² of the new W.
 
-    The result is not below 0: rounding can take the difference there when W H is exact to float32.
+    From the sums alone it is ‖A‖² − 2⟨W, AHᵀ⟩ + ⟨WᵀW, HHᵀ⟩, which loses its digits as the fit gets good. Where the
+    pass summed the residual for the old W, it is that and the change −2⟨ΔW, AHᵀ − W HHᵀ⟩ + ⟨ΔWᵀΔW, HHᵀ⟩.
     """
-    return max(0.0, norm_squared - 2 * inner + float(np.vdot(W.WtW, sums.HHt)))
+    if sums.residual is None:
+        return max(norm_squared - 2 * inner + float(np.vdot(new.WtW, sums.HHt)), TOLD_BY_SUMS * norm_squared)
+    change = new.W.astype(np.float64) - old.W
+    gradient = sums.AHt - old.W.astype(np.float64) @ sums.HHt
+    rise = -2 * float(np.vdot(change, gradient)) + float(np.vdot(change.T @ change, sums.HHt))
+    return max(sums.residual + rise, 0.0)  # a sum of squares, but for the rounding of its last change
 
 
 @cache

@@ -1,6 +1,7 @@
 """Blocks of columns, as they lie in a store."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,34 @@ class StoredBlocks:
         array = store.open_array(self.path, self.name)
         for k in self.chunks:
             yield store.read_chunk(array, 0, k)
+
+
+def read_ahead(blocks: Iterable[NDArray[Any]]) -> Iterator[NDArray[Any]]:
+    """Iterate over blocks; stored ones are read one ahead, while the one before is worked on."""
+    if not isinstance(blocks, StoredBlocks):
+        yield from blocks
+        return
+    with ThreadPoolExecutor(1) as reader:
+        source = iter(blocks)
+        coming = reader.submit(next, source, None)
+        while (block := coming.result()) is not None:
+            coming = reader.submit(next, source, None)
+            yield block
+            del block  # the reader makes room for the next one while this generator waits
+
+
+@dataclass(frozen=True)
+class Scratch:
+    """Where tasks leave H between passes: two arrays in turn, since what is read must not be written meanwhile."""
+
+    path: Path
+    name: str
+    parts: Sequence[range]
+
+    def __call__(self, k: int, visited: tuple[list[NDArray[Any]], Any]) -> StoredBlocks:
+        """Write the blocks of partition k."""
+        write_blocks(self.path, self.name, self.parts[k], visited[0])
+        return StoredBlocks(self.path, self.name, self.parts[k])
 
 
 def write_blocks(path: Path, name: str, chunks: range, blocks: list[NDArray[Any]]) -> None:

@@ -4,20 +4,45 @@ Graphs are plain dictionaries. Their keys are made unique for a cluster, which i
 """
 
 import os
+import resource
 import sys
+import time
 import uuid
 from collections.abc import Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import dask
 import dask.threaded
 from dask.base import get_scheduler
+from dask.system import CPU_COUNT
 
-NOTHING_SIDE_BY_SIDE = 5
+MEMORY_SHARE = 0.6
+"""Of a process's memory: at 0.6 Dask's workers begin to spill to disk."""
+CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+PATIENCE_S = 60.0
+"""How long a cluster may be without any worker."""
+
+NOTHING_SIDE_BY_SIDE = 4
 """Tasks of the graph of a pass over one partition: none of them that takes time can run beside another."""
 
 
-def run(graph: Mapping[str, Any], *, keep: Sequence[str], bring: str) -> tuple[list[Any], Any]:
+class Place(NamedTuple):
+    """Where graphs run."""
+
+    workers: int
+    threads: int
+    """Of each worker: tasks that it runs at once."""
+    memory_nbytes: int
+    """What a worker may use for everything, unless told otherwise: a share of what it has."""
+    in_process: bool
+
+
+class NoWorkersError(ConnectionError):
+    """The workers or the scheduler are gone: the command ends with exit code 75, and can be run again."""
+
+
+def run(graph: Mapping[str, Any], *, keep: Sequence[str], bring: Sequence[str]) -> tuple[list[Any], list[Any]]:
     """Compute a graph.
 
     Parameters
@@ -28,25 +53,55 @@ def run(graph: Mapping[str, Any], *, keep: Sequence[str], bring: str) -> tuple[l
         Keys whose results stay where they are computed: futures on a cluster, values in this process.
         They can be arguments in later graphs.
     bring
-        The key whose result comes back.
+        Keys whose results come back.
 
     Returns
     -------
-    list, Any
-        What `keep` names, in order, and the value of `bring`.
+    list, list
+        What `keep` names and the values of `bring`, in order.
+
+    Raises
+    ------
+    NoWorkersError
+        The cluster had no worker for a minute, or is gone.
     """
     get = _active()
     client = _client(get)
     if client is None:
         get = get or (in_order if len(graph) <= NOTHING_SIDE_BY_SIDE else dask.threaded.get)
-        *kept, brought = get(graph, [*keep, bring])
-    else:
-        run_id = uuid.uuid4().hex
-        unique = {key: f"{key}-{run_id}" for key in graph}
-        renamed = {unique[key]: _rename(task, unique) for key, task in graph.items()}
-        *kept, last = client.get(renamed, [unique[key] for key in (*keep, bring)], sync=False)
-        brought = last.result()
-    return kept, brought
+        results = get(graph, [*keep, *bring])
+        return list(results[: len(keep)]), list(results[len(keep) :])
+    run_id = uuid.uuid4().hex
+    unique = {key: f"{key}-{run_id}" for key in graph}
+    renamed = {unique[key]: _rename(task, unique) for key, task in graph.items()}
+    with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1GB"}):  # W goes out with every pass
+        futures = client.get(renamed, [unique[key] for key in (*keep, *bring)], sync=False)
+    return futures[: len(keep)], _gather(client, futures[len(keep) :])
+
+
+def _gather(client: Any, futures: list[Any]) -> list[Any]:
+    """Bring results, unless there is nobody left to compute them."""
+    from distributed import wait
+    from distributed.client import FutureCancelledError
+    from distributed.comm.core import CommClosedError
+    from distributed.scheduler import KilledWorker
+
+    alone_since: float | None = None
+    while True:
+        try:
+            wait(futures, timeout=PATIENCE_S / 12)
+            return list(client.gather(futures))
+        except TimeoutError:
+            workers = client.scheduler_info(n_workers=-1)["workers"]
+            alone_since = None if workers else alone_since or time.monotonic()
+        except KilledWorker as error:
+            raise NoWorkersError(f"workers die at the same task ({error}); give them more memory") from error
+        except (FutureCancelledError, CommClosedError) as error:
+            raise NoWorkersError(f"the scheduler is gone ({error}); start it and run the same command again") from error
+        if alone_since is not None and time.monotonic() - alone_since > PATIENCE_S:
+            raise NoWorkersError(
+                f"there was no worker for {PATIENCE_S:.0f} s; start some and run the same command again"
+            )
 
 
 def in_order(graph: Mapping[str, Any], keys: Sequence[str]) -> list[Any]:
@@ -59,24 +114,53 @@ def in_order(graph: Mapping[str, Any], keys: Sequence[str]) -> list[Any]:
 
 def keep_each(function: Any, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
     """Call a function once for each tuple of arguments; the results stay where they are computed."""
-    graph: dict[str, Any] = {f"call-{k}": (function, *given) for k, given in enumerate(arguments)}
-    kept, _ = run({**graph, "done": (bool, True)}, keep=list(graph), bring="done")
+    kept, _ = run(_calls(function, arguments) | {"done": (bool, True)}, keep=_names(arguments), bring=["done"])
     return kept
 
 
 def call_each(function: Any, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
     """Call a function once for each tuple of arguments, and return the results in order."""
-    graph: dict[str, Any] = {f"call-{k}": (function, *given) for k, given in enumerate(arguments)}
-    _, results = run({**graph, "all": (list, list(graph))}, keep=[], bring="all")
-    return list(results)
+    _, results = run(_calls(function, arguments), keep=[], bring=_names(arguments))
+    return results
 
 
-def memory_nbytes() -> int:
-    """Memory where graphs run: of the workers together, or of this machine."""
+def _names(arguments: Sequence[tuple[Any, ...]]) -> list[str]:
+    return [f"call-{k}" for k in range(len(arguments))]
+
+
+def _calls(function: Any, arguments: Sequence[tuple[Any, ...]]) -> dict[str, Any]:
+    return {name: (function, *given) for name, given in zip(_names(arguments), arguments, strict=True)}
+
+
+def place() -> Place:
+    """Where graphs run now."""
     client = _client(_active())
     if client is None:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return sum(worker["memory_limit"] for worker in client.scheduler_info(n_workers=-1)["workers"].values())
+        share = int(MEMORY_SHARE * available_nbytes())
+        return Place(workers=1, threads=CPU_COUNT, memory_nbytes=share, in_process=True)
+    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    if not workers:
+        raise NoWorkersError("the scheduler has no workers; start some and run the same command again")
+    return Place(
+        workers=len(workers),
+        threads=max(worker["nthreads"] for worker in workers),
+        memory_nbytes=int(MEMORY_SHARE * min(worker["memory_limit"] or available_nbytes() for worker in workers)),
+        in_process=False,
+    )
+
+
+def available_nbytes() -> int:
+    """Memory of this machine, or of the container or job that this process is confined to."""
+    limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    for file in CGROUP_LIMITS:
+        try:
+            limits.append(int(Path(file).read_text()))
+        except (OSError, ValueError):  # absent, or "max"
+            continue
+    address_space, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if address_space != resource.RLIM_INFINITY:
+        limits.append(address_space)
+    return min(limits)
 
 
 def _active() -> Any:

@@ -4,6 +4,7 @@ A revision is a group `nmf/NAME/r000001-ID` with W (m, d), H (d, n), and a recor
 a name of its own, put on disk, and only then named by `nmf/NAME`'s attribute `current`.
 """
 
+import re
 import shutil
 import uuid
 from collections.abc import Mapping, Sequence
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 W_CHUNK_NBYTES = 64 * 2**20
 KEPT_REVISIONS = 2
+NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,13 @@ def open_factors(path: str | Path, name: str) -> Factors:
     return factors
 
 
+def named(path: Path, name: str) -> Path:
+    """Folder of a factorization; ValueError where the name could lead elsewhere."""
+    if not NAME.fullmatch(name):
+        raise ValueError(f"the name is {name!r}, but must be letters, digits, '.', '_' or '-', and begin with no '.'")
+    return path / "nmf" / name
+
+
 def names(path: Path) -> list[str]:
     """Names of the complete factorizations in a store."""
     folder = path / "nmf"
@@ -91,7 +100,7 @@ def names(path: Path) -> list[str]:
 
 def current(path: Path, name: str) -> Factors | None:
     """Return the newest complete factorization of that name, or None."""
-    folder = path / "nmf" / name
+    folder = named(path, name)
     revision = store.group_attributes(folder).get("current")
     if revision is None:
         return None
@@ -115,7 +124,7 @@ class Finished:
 
 def publish_revision(matrix: StoredMatrix, name: str, finished: Finished) -> Factors:
     """Write a complete revision of a factorization, put it on disk, and make it current."""
-    folder = matrix.path / "nmf" / name
+    folder = named(matrix.path, name)
     revision = folder / _next_revision(folder)
     attributes = {"format": store.FORMAT, "status": "complete", **finished.attributes}
     try:
@@ -131,26 +140,50 @@ def publish_revision(matrix: StoredMatrix, name: str, finished: Finished) -> Fac
     store.publish(folder, {"current": revision.name})
     for path in (folder.parent, matrix.path):
         store.sync_path(path)
-    for old in sorted(folder.glob("r*-*"))[:-KEPT_REVISIONS]:
-        shutil.rmtree(old)
+    _clean(folder)
     return Factors(revision, attributes)
+
+
+def _clean(folder: Path) -> None:
+    """Remove what dead attempts left, and all complete revisions but the newest two; only the writer may."""
+    revisions = sorted(folder.glob("r*-*"))
+    complete = [path for path in revisions if store.group_attributes(path).get("status") == "complete"]
+    kept = complete[-KEPT_REVISIONS:]
+    for path in [*revisions, *folder.glob("scratch-*"), *folder.glob(f"{store.ASIDE}*")]:
+        if path not in kept:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _write(revision: Path, matrix: StoredMatrix, finished: Finished) -> None:
     m, d = finished.W.shape
-    shapes = {"W": (m, d), "H": (d, matrix.shape[1])}
-    chunks = {"W": (m, max(1, min(d, W_CHUNK_NBYTES // (4 * m)))), "H": (d, matrix.chunk_images)}
-    axes = {"W": ("pixel", "component"), "H": ("component", "image")}
-    arrays = {
-        name: store.create_array(
-            revision, name, shape=shapes[name], chunks=chunks[name], dtype=np.float32, dimension_names=axes[name]
-        )
-        for name in ("W", "H")
-    }
-    arrays["W"][...] = finished.W
+    together = max(1, min(d, W_CHUNK_NBYTES // (4 * m)))
+    W = store.create_array(
+        revision,
+        "W",
+        shape=(m, d),
+        chunks=(m, together),
+        dtype=np.float32,
+        dimension_names=("pixel", "component"),
+    )
+    W[...] = finished.W
+    create_H(revision, "H", d, matrix)
     engine.call_each(write_blocks, [(revision, "H", part, blocks) for part, blocks in finished.H])
     for field, values in to_arrays(finished.iterations).items():
         store.write_array(revision, field, values, ("iteration",))
+
+
+def create_H(folder: Path, name: str, d: int, matrix: StoredMatrix) -> None:
+    """Create an empty H (d, n), chunked like A: a chunk of it belongs to one task."""
+    folder.mkdir(parents=True, exist_ok=True)
+    store.create_array(
+        folder,
+        name,
+        shape=(d, matrix.shape[1]),
+        chunks=(d, matrix.chunk_images),
+        dtype=np.float32,
+        dimension_names=("component", "image"),
+        overwrite=True,
+    )
 
 
 def _next_revision(folder: Path) -> str:

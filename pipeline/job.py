@@ -1,39 +1,41 @@
 """The job: open the matrix, decide what is left to do, solve, publish."""
 
+import itertools
+import shutil
 import socket
-from collections.abc import Callable, Sequence
+import uuid
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from data_prep import store
+from data_prep.lock import only_writer
 from data_prep.store import StoredMatrix
 from pipeline import engine, starts
-from pipeline.blocks import StoredBlocks
+from pipeline.blocks import Scratch, StoredBlocks
 from pipeline.config import NMFConfig, differences
-from pipeline.factors import Factors, Finished, current, publish_revision
+from pipeline.factors import Factors, Finished, create_H, current, named, publish_revision
 from pipeline.loop import Stop, solve, stop_reason
 from pipeline.one_pass import BlockMatrix
-from pipeline.plan import fits_in_cache, partitions
+from pipeline.plan import Plan, RefusedPlan, make_plan
 from pipeline.record import Iteration, Recorder
 from pipeline.solvers.hals import HALS
 from pipeline.solvers.mu import MU
 from pipeline.solvers.state import Solver, State
 
 SOLVERS: dict[str, Solver] = {"hals": HALS(), "mu": MU()}
+SPILL_EVERY = 8
 RECORDED_PACKAGES = ("nmf-batch", "numpy", "dask", "distributed", "zarr")
 
 
 class ParametersDiffer(ValueError):
     """Parameters or data differ from the stored run's: the command ends with exit code 5."""
-
-
-class RefusedPlan(ValueError):
-    """What was asked cannot be computed on this matrix: the command ends with exit code 2."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ def factorize(
     *,
     name: str | None = None,
     fresh: bool = False,
+    memory_nbytes: int | None = None,
     start: starts.Given | None = None,
     on_iteration: Callable[[Sequence[Iteration]], None] = lambda iterations: None,
     **settings: Any,
@@ -71,6 +74,8 @@ def factorize(
         Of the factorization in the store; `d` and the rank unless given.
     fresh
         Start over, whatever is stored under the name. It stays readable until the new result is complete.
+    memory_nbytes
+        What a worker may use, without a cluster what this process may; a share of what it has unless given.
     start
         W and H to start from, in place of `init`. Used only where nothing is continued.
     on_iteration
@@ -81,68 +86,101 @@ def factorize(
     Raises
     ------
     BadInput
-        The store is missing, unfinished or damaged.
+        The store is missing, unfinished or damaged, or the loss became NaN.
+    HeldError
+        Another process is at this factorization.
     RefusedPlan
-        n_components is above min(m, n), or the start has other shapes.
+        n_components is above min(m, n), the start has other shapes, or the memory does not do.
     ParametersDiffer
         The stored factorization of that name was made with other parameters or from other data.
     """
     config = NMFConfig(n_components=n_components, **settings)
-    name = name or f"d{n_components}"
-    matrix = store.open_matrix(Path(path))
-    _check_shapes(n_components, matrix, start)
-    previous = None if fresh else current(matrix.path, name)
+    matrix = store.open_matrix(Path(path).absolute())
+    _check_start(n_components, matrix, start)
+    folder = named(matrix.path, name or f"d{n_components}")
+    with only_writer(folder):
+        return _factorize(matrix, folder.name, config, Ways(fresh, memory_nbytes, start, on_iteration))
+
+
+class Ways(NamedTuple):
+    """How to go about it: nothing of this changes what is asked for."""
+
+    fresh: bool
+    memory_nbytes: int | None
+    start: starts.Given | None
+    on_iteration: Callable[[Sequence[Iteration]], None]
+
+
+def _factorize(matrix: StoredMatrix, name: str, config: NMFConfig, ways: Ways) -> Result:
+    previous = None if ways.fresh else current(matrix.path, name)
     if previous is not None:
         _check_same(previous, matrix, config, name)
         losses = [iteration.loss for iteration in previous.iterations]
         reason = stop_reason(losses, matrix.norm_squared, config)
         if reason is not None:
             return Result(previous, reason, 0)
-    with threadpool_limits(limits=1, user_api="blas"):  # the driver's bits must not depend on its cores either
-        began = datetime.now(UTC)
-        recorder, state, stop = _solve(matrix, config, previous, start, on_iteration)
+    began, plan = datetime.now(UTC), make_plan(matrix, config.n_components, ways.memory_nbytes)
+    recorder = Recorder(matrix, previous.iterations if previous else [], plan=plan, on_iteration=ways.on_iteration)
+    scratch = matrix.path / "nmf" / name / f"scratch-{uuid.uuid4().hex[:8]}"
+
+    def begin() -> State:
+        if previous is not None:
+            return starts.continued(previous, plan.partitions)
+        if ways.start is not None:
+            return starts.given(ways.start, matrix, plan.partitions)
+        return starts.cold(matrix, config, plan.partitions)
+
+    try:
+        with threadpool_limits(limits=1, user_api="blas"):  # the driver's bits must not depend on its cores either
+            state, stop = _solve(matrix, config, plan, begin, recorder, scratch)
+        if stop is Stop.NONFINITE:
+            raise store.BadInput(f"{name} was not written: {stop}")
         attributes = {
             **_attributes(matrix, config, recorder.iterations, stop),
+            "plan": {"memory": plan.memory_nbytes, "worker": plan.worker_nbytes, "cached_share": plan.cached_share},
+            "start": "given" if ways.start is not None and previous is None else config.init,
             "parent": None if previous is None else previous.path.name,
             "began": began.isoformat(timespec="seconds"),
         }
-        finished = Finished(
-            W=state.W.W,
-            H=list(zip(partitions(matrix), state.H, strict=True)),
-            iterations=recorder.iterations,
-            attributes=attributes,
-        )
+        H = list(zip(plan.partitions, state.H, strict=True))
+        finished = Finished(W=state.W.W, H=H, iterations=recorder.iterations, attributes=attributes)
         return Result(publish_revision(matrix, name, finished), stop, recorder.n_new)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _solve(
     matrix: StoredMatrix,
     config: NMFConfig,
-    previous: Factors | None,
-    start: starts.Given | None,
-    on_iteration: Callable[[Sequence[Iteration]], None],
-) -> tuple[Recorder, State, Stop]:
-    parts, cached = partitions(matrix), fits_in_cache(matrix)
-    recorder = Recorder(matrix, previous.iterations if previous else [], cached=cached, on_iteration=on_iteration)
-    stored = [StoredBlocks(matrix.path, "A", part) for part in parts]
+    plan: Plan,
+    begin: Callable[[], State],
+    recorder: Recorder,
+    scratch: Path,
+) -> tuple[State, Stop]:
+    stored = [StoredBlocks(matrix.path, "A", part) for part in plan.partitions]
+    cached = engine.keep_each(list, [(blocks,) for blocks in stored[: plan.n_cached]])
     A = BlockMatrix(
-        partitions=engine.keep_each(list, [(blocks,) for blocks in stored]) if cached else stored,
+        partitions=[*cached, *stored[plan.n_cached :]],
         shape=matrix.shape,
         scale=matrix.scale,
         norm_squared=matrix.norm_squared,
+        spills=_spills(matrix, config.n_components, plan, scratch),
     )
-    if previous is not None:
-        state = starts.continued(previous, parts)
-    elif start is not None:
-        state = starts.given(start, matrix, parts)
-    else:
-        state = starts.cold(matrix, config, parts)
 
     def should_stop(losses: Sequence[float]) -> Stop | None:
         return stop_reason(losses, matrix.norm_squared, config)
 
-    state, stop = solve(A, SOLVERS[config.solver], state, should_stop, recorder)
-    return recorder, state, stop
+    return solve(A, SOLVERS[config.solver], begin(), should_stop, recorder)
+
+
+def _spills(matrix: StoredMatrix, d: int, plan: Plan, scratch: Path) -> Iterator[Scratch | None]:
+    """On a cluster H is stored every eighth pass, from which a lost worker's part is then made again."""
+    if engine.place().in_process:
+        yield from itertools.repeat(None)
+    for name in itertools.cycle(("H0", "H1")):
+        yield from itertools.repeat(None, SPILL_EVERY - 1)
+        create_H(scratch, name, d, matrix)
+        yield Scratch(scratch, name, plan.partitions)
 
 
 def _attributes(matrix: StoredMatrix, config: NMFConfig, iterations: Sequence[Iteration], stop: Stop) -> dict[str, Any]:
@@ -166,15 +204,19 @@ def _attributes(matrix: StoredMatrix, config: NMFConfig, iterations: Sequence[It
     }
 
 
-def _check_shapes(d: int, matrix: StoredMatrix, start: starts.Given | None) -> None:
+def _check_start(d: int, matrix: StoredMatrix, start: starts.Given | None) -> None:
     m, n = matrix.shape
     if d > min(m, n):
         raise RefusedPlan(
             f"d is {d}, but A is {m} × {n}: with d = {min(m, n)} the factors already hold A itself; "
             f"choose -d from 1 to {min(m, n)}"
         )
-    if start is not None and (start.W.shape != (m, d) or start.H.shape != (d, n)):
+    if start is None:
+        return
+    if start.W.shape != (m, d) or start.H.shape != (d, n):
         raise RefusedPlan(f"the start has W {start.W.shape} and H {start.H.shape}, but must have {(m, d)} and {(d, n)}")
+    if not all(np.isfinite(X).all() and (X >= 0).all() for X in (start.W, start.H)):
+        raise RefusedPlan("the start has negative, NaN or infinite values, but W and H must be finite and 0 or more")
 
 
 def _check_same(previous: Factors, matrix: StoredMatrix, config: NMFConfig, name: str) -> None:

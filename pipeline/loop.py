@@ -64,7 +64,7 @@ def stop_reason(losses: Sequence[float], norm_squared: float, config: NMFConfig)
         Stop.NONFINITE: not math.isfinite(last),
         Stop.EXACT: last == 0,
         Stop.TARGET_ERROR: config.target_error is not None and last <= config.target_error**2 * norm_squared,
-        Stop.CONVERGED: len(losses) > WINDOW and losses[-1 - WINDOW] - last < config.tol * last,
+        Stop.CONVERGED: config.tol > 0 and len(losses) > WINDOW and losses[-1 - WINDOW] - last < config.tol * last,
         Stop.MAX_ITER: len(losses) >= config.max_iter,
     }
     return next((reason for reason, holds in tests.items() if holds), None)

@@ -7,9 +7,9 @@ there are. H stays where it was computed.
 
 import functools
 import itertools
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,12 +17,16 @@ from threadpoolctl import threadpool_limits
 
 from pipeline import engine
 from pipeline.basis import Basis, Sums
+from pipeline.blocks import read_ahead
 from pipeline.kernels import Matrix, gram
 
 PANEL_ROWS, PANEL_VALUES = 512, 2**20
 
 Improve = Callable[[Matrix, Matrix, Matrix | None], Matrix]
 """(WᵀW, WᵀA_j, H_j or None at a cold start) → a better H_j."""
+
+Spill = Callable[[int, "tuple[list[Matrix], Sums]"], Any]
+"""(partition, result of its visit) → what the next pass reads its H from."""
 
 Blocks = Iterable[NDArray[Any]]
 """Blocks of consecutive columns: a list in memory, or something that reads them when iterated."""
@@ -39,8 +43,10 @@ class BlockMatrix:
     """What block values are multiplied with."""
     norm_squared: float
     """‖A‖² of the scaled matrix."""
+    spills: Iterator[Spill | None] = field(default_factory=lambda: itertools.repeat(None))
+    """For each pass to come: where its tasks store H, or None where they keep it."""
 
-    def visit(self, W: Basis, H: Sequence[Any], improve: Improve) -> tuple[list[Any], Sums]:
+    def visit(self, W: Basis, H: Sequence[Any], improve: Improve, *, residual: bool = False) -> tuple[list[Any], Sums]:
         """Improve H given W in one pass, and return it with the sums that improve W.
 
         Parameters
@@ -51,35 +57,53 @@ class BlockMatrix:
             One item a partition: its blocks of H, each (d, c), or None where H starts cold.
         improve
             What is done to H_j, given WᵀW, WᵀA_j and H_j.
+        residual
+            Whether to sum ‖A_j − W H_j‖² too, which costs a third product.
 
         Returns
         -------
         list, Sums
-            The parts of H, where the engine keeps them, and the sums.
+            The parts of H, where the engine keeps them or as blocks that tasks stored, and the sums.
         """
+        spill = next(self.spills)
         graph: dict[str, Any] = {"W": (Basis, *W)}  # a task, so that a worker's lost copy is made again
         for k, (A_k, H_k) in enumerate(zip(self.partitions, H, strict=True)):
-            graph[f"visit-{k}"] = (visit_partition, A_k, H_k, "W", improve, self.scale)
-            graph[f"H-{k}"] = (_first, f"visit-{k}")
+            graph[f"visit-{k}"] = (visit_partition, A_k, H_k, "W", improve, Arithmetic(self.scale, residual))
+            graph[f"H-{k}"] = (_first, f"visit-{k}") if spill is None else (spill, k, f"visit-{k}")
             graph[f"sums-0-{k}"] = (_second, f"visit-{k}")
         total = _add_as_tree(graph, len(self.partitions))
         parts = [f"H-{k}" for k in range(len(self.partitions))]
-        H_new, sums = engine.run(graph, keep=parts, bring=total)
-        return H_new, Sums(aligned(sums.AHt), aligned(sums.HHt))
+        if spill is None:
+            H_new, (sums,) = engine.run(graph, keep=parts, bring=[total])
+        else:
+            _, (sums, *H_new) = engine.run(graph, keep=[], bring=[total, *parts])
+        return H_new, Sums(aligned(sums.AHt), aligned(sums.HHt), sums.residual)
 
 
-def visit_partition(A: Blocks, H: Blocks | None, W: Basis, improve: Improve, scale: float) -> tuple[list[Matrix], Sums]:
+class Arithmetic(NamedTuple):
+    """How blocks are computed with."""
+
+    scale: float
+    """What stored values are multiplied with."""
+    residual: bool
+    """Whether the residual is summed."""
+
+
+def visit_partition(
+    A: Blocks, H: Blocks | None, W: Basis, improve: Improve, how: Arithmetic
+) -> tuple[list[Matrix], Sums]:
     """Visit the blocks of a partition in order; sums over several blocks are in float64."""
     one_blas_thread()
     W_aligned, WtW = aligned(W.W), W.WtW.astype(np.float32)
     improved: list[Matrix] = []
     total: Sums | None = None
-    for A_j, H_j in zip(A, itertools.repeat(None) if H is None else H, strict=H is not None):
+    for A_j, H_j in zip(read_ahead(A), itertools.repeat(None) if H is None else H, strict=H is not None):
         if len(panels(A_j)) == 1:
             A_j = as_float(A_j)  # used twice
-        WtA = project(A_j, W_aligned, scale)
+        WtA = project(A_j, W_aligned, how.scale)
         H_new = improve(WtW, WtA, None if H_j is None else aligned(H_j))
-        sums = Sums(back_project(A_j, H_new, scale), gram(H_new))
+        missed = squared_residual(A_j, W_aligned, H_new, how.scale) if how.residual else None
+        sums = Sums(back_project(A_j, H_new, how.scale), gram(H_new), missed)
         total = sums if total is None else add(total, sums)
         improved.append(H_new)
     if total is None:
@@ -104,6 +128,15 @@ def back_project(A_j: NDArray[Any], H_j: Matrix, scale: float) -> Matrix:
     return AHt
 
 
+def squared_residual(A_j: NDArray[Any], W: Matrix, H_j: Matrix, scale: float) -> float:
+    """‖A_j − W H_j‖², by rows of A_j likewise; differences in float32, their squares summed in float64."""
+    total = 0.0
+    for rows in panels(A_j):
+        missed = as_float(A_j[rows]) * np.float32(scale) - W[rows] @ H_j
+        total += float(np.square(missed, dtype=np.float64).sum())
+    return total
+
+
 def panels(A_j: NDArray[Any]) -> list[slice]:
     """Rows of a block that become float32 together: a function of its shape alone."""
     height = max(PANEL_ROWS, PANEL_VALUES // A_j.shape[1])
@@ -122,7 +155,8 @@ def aligned(array: NDArray[Any]) -> NDArray[Any]:
 
 def add(a: Sums, b: Sums) -> Sums:
     """Add the sums of neighbours, in float64."""
-    return Sums(np.add(a.AHt, b.AHt, dtype=np.float64), np.add(a.HHt, b.HHt, dtype=np.float64))
+    residual = None if a.residual is None or b.residual is None else a.residual + b.residual
+    return Sums(np.add(a.AHt, b.AHt, dtype=np.float64), np.add(a.HHt, b.HHt, dtype=np.float64), residual)
 
 
 @functools.cache

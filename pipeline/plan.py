@@ -1,13 +1,89 @@
-"""How the work is cut, and what is kept in memory: decided by arithmetic, before anything runs."""
+"""How the work is cut and what stays in memory: decided by arithmetic, before anything runs.
+
+What is computed does not depend on any of it but `partitions`, which follows from the store alone.
+"""
 
 import itertools
+from dataclasses import dataclass
 
 from data_prep.store import StoredMatrix
 from pipeline import engine
+from pipeline.engine import Place
+from pipeline.one_pass import PANEL_ROWS, PANEL_VALUES
 
 PARTITION_NBYTES = 128_000_000
 MIN_PARTITIONS = 16
-CACHE_SHARE = 0.5
+PROCESS_NBYTES = 160 * 2**20
+"""A Python process with NumPy, Zarr and Dask, before it works: measured 120 to 150 MiB."""
+
+
+class RefusedPlan(ValueError):
+    """What was asked cannot be computed here: the command ends with exit code 2."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a run will hold where. Written beside the result."""
+
+    partitions: list[range]
+    """Chunks of each task."""
+    n_cached: int
+    """Partitions, the first ones, that stay in memory in their stored type; the others are read each pass."""
+    memory_nbytes: int
+    """What a worker may use; without a cluster, what this process may."""
+    worker_nbytes: int
+    """Peak of a worker; without a cluster, of this process with all that a driver holds."""
+    driver_nbytes: int
+    """Peak of the driver."""
+    disk_nbytes: int
+    """What the result takes in the store, while the two revisions before it are still there."""
+
+    @property
+    def cached_share(self) -> float:
+        """Share of A that is read once only."""
+        chunks = sum(len(part) for part in self.partitions)
+        return sum(len(part) for part in self.partitions[: self.n_cached]) / chunks
+
+
+def make_plan(matrix: StoredMatrix, d: int, memory_nbytes: int | None = None) -> Plan:
+    """Plan passes over a matrix at rank d, where the engine runs now.
+
+    Parameters
+    ----------
+    matrix
+        What is factorized.
+    d
+        Rank.
+    memory_nbytes
+        What a worker may use; a share of what it has unless given.
+
+    Raises
+    ------
+    RefusedPlan
+        Not even the work on single chunks fits; says how much would.
+    """
+    place = engine.place()
+    budget = place.memory_nbytes if memory_nbytes is None else memory_nbytes
+    parts = partitions(matrix)
+    driver = _driver_nbytes(matrix, d)
+    needed = PROCESS_NBYTES + _work_nbytes(matrix, d, place, parts) + (driver if place.in_process else 0)
+    if needed > budget:
+        raise RefusedPlan(
+            f"a worker with {place.threads} threads needs {_mib(needed)} for A of {matrix.shape[0]} rows at d = {d}, "
+            f"but may use {_mib(budget)}; give --memory {_mib(needed).replace(' ', '')} or more, or a smaller -d"
+        )
+    largest = max(len(part) for part in parts) * _chunk_nbytes(matrix)
+    n_cached = min(len(parts), place.workers * ((budget - needed) // largest))
+    cached = -(-n_cached // place.workers) * largest
+    m, n = matrix.shape
+    return Plan(
+        partitions=parts,
+        n_cached=n_cached,
+        memory_nbytes=budget,
+        worker_nbytes=needed + min(cached, matrix.nbytes),
+        driver_nbytes=needed + min(cached, matrix.nbytes) if place.in_process else PROCESS_NBYTES + driver,
+        disk_nbytes=4 * d * (m + n),
+    )
 
 
 def partitions(matrix: StoredMatrix) -> list[range]:
@@ -21,6 +97,27 @@ def partitions(matrix: StoredMatrix) -> list[range]:
     return [range(first, last) for first, last in itertools.pairwise(bounds)]
 
 
-def fits_in_cache(matrix: StoredMatrix) -> bool:
-    """Whether A is read once and kept, in its stored type, or read again each pass; the result is the same."""
-    return matrix.nbytes <= CACHE_SHARE * engine.memory_nbytes()
+def _work_nbytes(matrix: StoredMatrix, d: int, place: Place, parts: list[range]) -> int:
+    """Bytes that the tasks of a worker hold at once, besides cached partitions."""
+    m, n = matrix.shape
+    c = min(matrix.chunk_images, n)
+    threads = min(place.threads, len(parts))
+    reading = 3 * _chunk_nbytes(matrix)  # as stored, decoded, and the one read ahead
+    panel = 4 * min(m * c, max(PANEL_ROWS * c, PANEL_VALUES))
+    updating = 6 * 4 * d * c + 2 * 8 * d * d
+    sums = (4 + 8 + 8) * m * d  # of a block, of the partition, and of a neighbour it is added to
+    H = 2 * 4 * d * -(-n // place.workers)  # before and after a pass
+    return threads * (reading + panel + updating + sums + 4 * m * d) + H
+
+
+def _driver_nbytes(matrix: StoredMatrix, d: int) -> int:
+    """Bytes of W before and after its update, of the sums, and of a serialized copy of each."""
+    return (4 + 4 + 8 + 8) * matrix.shape[0] * d
+
+
+def _chunk_nbytes(matrix: StoredMatrix) -> int:
+    return matrix.shape[0] * min(matrix.chunk_images, matrix.shape[1]) * matrix.dtype.itemsize
+
+
+def _mib(nbytes: int) -> str:
+    return f"{-(-nbytes // 2**20)} MiB"

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_prep.store import StoredMatrix
+from pipeline.plan import Plan
 from pipeline.solvers.state import State
 
 
@@ -40,11 +41,11 @@ class Recorder:
         matrix: StoredMatrix,
         earlier: Sequence[Iteration],
         *,
-        cached: bool,
+        plan: Plan,
         on_iteration: Callable[[Sequence[Iteration]], None],
     ) -> None:
         self.iterations = list(earlier)
-        self._matrix, self._cached, self._on_iteration = matrix, cached, on_iteration
+        self._matrix, self._plan, self._on_iteration = matrix, plan, on_iteration
         self._earlier = earlier[-1] if earlier else BEFORE
         self._n_earlier = len(earlier)
         self._began = time.perf_counter()
@@ -57,7 +58,8 @@ class Recorder:
     def __call__(self, state: State) -> list[float]:
         """Add the iteration that led to a state; returns the losses so far."""
         matrix, last = self._matrix, self.iterations[-1] if self.iterations else BEFORE
-        read = 0 if self._cached and self.n_new else matrix.nbytes
+        streamed = self._plan.partitions[self._plan.n_cached if self.n_new else 0 :]
+        columns = sum(span.stop - span.start for part in streamed for span in matrix.columns(part))
         self.iterations.append(
             Iteration(
                 loss=state.loss,
@@ -65,7 +67,7 @@ class Recorder:
                 phase="exact",
                 seconds=self._earlier.seconds + time.perf_counter() - self._began,
                 passes=last.passes + 1,
-                bytes_read=last.bytes_read + read,
+                bytes_read=last.bytes_read + columns * matrix.shape[0] * matrix.dtype.itemsize,
             )
         )
         self._on_iteration(self.iterations)

@@ -30,7 +30,8 @@ class Given:
 def continued(previous: Factors, parts: Sequence[range]) -> State:
     """Start where a stored factorization ended; its H is read by the tasks of the first pass."""
     W = np.ascontiguousarray(previous.W.compute(scheduler="synchronous"))
-    return State(W=basis_of(W), H=[StoredBlocks(previous.path, "H", part) for part in parts])
+    loss = previous.iterations[-1].loss
+    return State(W=basis_of(W), H=[StoredBlocks(previous.path, "H", part) for part in parts], loss=loss)
 
 
 def given(start: Given, matrix: StoredMatrix, parts: Sequence[range]) -> State:

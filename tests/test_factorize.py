@@ -8,9 +8,12 @@ import pytest
 
 from data_prep import store
 from data_prep.arrays import write_matrix
+from data_prep.lock import HeldError
 from pipeline import factorize, open_factors
-from pipeline.job import ParametersDiffer, RefusedPlan
+from pipeline.job import ParametersDiffer
 from pipeline.loop import Stop
+from pipeline.plan import RefusedPlan
+from pipeline.starts import Given
 from tests import naive
 from tests.conftest import sparse
 
@@ -137,6 +140,51 @@ class TestInThisThread:
         with pytest.raises(OSError, match="disk full"):
             factorize(planted, 4, max_iter=9)
         assert bits(planted) == before
+
+    def test_a_dead_attempt_is_cleaned_up_and_counts_for_nothing(self, planted):
+        for max_iter in (1, 2):
+            factorize(planted, 4, max_iter=max_iter, tol=0)
+        folder = planted / "nmf" / "d4"
+        (folder / "r000003-dead" / "W").mkdir(parents=True)
+        (folder / "scratch-dead").mkdir()
+        factorize(planted, 4, max_iter=3, tol=0)
+        assert sorted(entry.name[:7] for entry in folder.glob("[rs]*")) == ["r000002", "r000004"]
+
+    @pytest.mark.parametrize("name", ["..", "../x", "a/b", ".", "", "x\n"])
+    def test_a_name_that_leads_elsewhere_is_refused(self, planted, name):
+        before = sorted(planted.rglob("*"))
+        if name:
+            with pytest.raises(ValueError, match="the name is"):
+                factorize(planted, 4, name=name)
+        assert sorted(planted.rglob("*")) == before
+
+    def test_two_runs_of_one_factorization_do_not_mix(self, planted):
+        def second(_):
+            factorize(planted, 4, max_iter=2)
+
+        with pytest.raises(HeldError, match="another process is writing"):
+            factorize(planted, 4, max_iter=2, on_iteration=second)
+
+    def test_a_loss_that_is_not_finite_is_not_published(self, planted, monkeypatch):
+        factorize(planted, 4, max_iter=2)
+        before = bits(planted)
+        monkeypatch.setattr("pipeline.basis.squared_error", lambda *_: float("nan"))
+        with pytest.raises(store.BadInput, match="became NaN"):
+            factorize(planted, 4, max_iter=9)
+        assert bits(planted) == before
+
+    def test_a_start_with_negative_values_is_refused(self, planted):
+        with pytest.raises(RefusedPlan, match="must be finite and 0 or more"):
+            factorize(planted, 2, start=Given(-np.ones((40, 2)), np.ones((2, 300))))
+
+    def test_a_small_error_is_that_of_the_factors(self, planted):
+        factors = factorize(planted, 4, max_iter=400, tol=0).factors
+        A = store.open_array(planted, "A")[...].astype(np.float64)
+        missed = A - factors.W.compute().astype(np.float64) @ factors.H.compute().astype(np.float64)
+        assert 0 < factors.attributes["relative_error"] < 2e-4
+        assert factors.attributes["relative_error"] == pytest.approx(
+            np.linalg.norm(missed) / np.linalg.norm(A), rel=0.05
+        )
 
     def test_every_iteration_is_told(self, planted):
         told = []

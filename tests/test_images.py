@@ -10,6 +10,7 @@ from PIL import Image
 from data_prep import images, store
 from data_prep.decode import Decoding
 from data_prep.images import Options, StoreDiffers, Unreadable, prepare
+from data_prep.lock import HeldError
 from tests.conftest import save_png
 
 
@@ -23,8 +24,8 @@ def prep(source, path, threads=2, executor=None, **settings):
 
 
 def content(path):
-    """Every file of A and what belongs to it, by name; not the root's attributes."""
-    return {str(file.relative_to(path)): file.read_bytes() for file in path.rglob("*") if file.is_file()}
+    """Every file below the root, by name; the root's attributes tell the sources apart."""
+    return {str(file.relative_to(path)): file.read_bytes() for file in path.rglob("*/*") if file.is_file()}
 
 
 def test_a_column_is_an_image_in_the_order_of_the_names(faces, tmp_path):
@@ -80,20 +81,19 @@ def test_an_image_of_another_size_names_its_size_and_the_way_on(faces, tmp_path)
 
 def test_a_chunk_of_unreadable_images_only_is_stored_as_zeros(faces, tmp_path, monkeypatch):
     monkeypatch.setattr(store, "CHUNK_NBYTES", 300)
-    for k in (20, 22, 23, 25, 26, 28, 29):
-        (faces / f"{k}.png").write_bytes(b"no image")
-    prepared = prep(faces, tmp_path / "f.zarr", max_skip=0.5)
-    A = store.open_array(prepared.path, "A")
-    assert store.read_chunk(A, 0, 1).any()
-    assert len(prepared.unreadable) == 7
+    for file in sorted(faces.rglob("*.png"), key=lambda file: str(file.relative_to(faces)))[8:16]:
+        file.write_bytes(b"no image")
+    A = store.open_array(prep(faces, tmp_path / "f.zarr", max_skip=0.5).path, "A")
+    assert A.chunks == (30, 8)
+    assert not store.read_chunk(A, 0, 1).any()
+    assert store.read_chunk(A, 0, 0).any()
 
 
 def test_more_unreadable_images_than_allowed_publish_nothing(faces, tmp_path):
     (faces / "07.png").write_bytes(b"no image")
     with pytest.raises(store.BadInput, match=r"1 of 30 images cannot be used.*07\.png"):
         prep(faces, tmp_path / "f.zarr", max_skip=0.01)
-    with pytest.raises(store.BadInput, match="unfinished"):
-        store.open_matrix(tmp_path / "f.zarr")
+    assert not (tmp_path / "f.zarr").exists()
 
 
 def test_no_readable_image_at_all_is_bad_input(tmp_path):
@@ -135,6 +135,44 @@ def test_other_settings_or_images_are_refused_with_the_difference(faces, tmp_pat
     with pytest.raises(StoreDiffers, match="30 stored → 31 given"):
         prep(faces, tmp_path / "f.zarr")
     assert content(tmp_path / "f.zarr") == before
+
+
+def test_other_images_of_the_same_names_are_noticed(faces, tmp_path, rng):
+    prep(faces, tmp_path / "f.zarr")
+    save_png(faces / "01.png", rng.integers(0, 256, (6, 5), dtype=np.uint8))
+    with pytest.raises(StoreDiffers, match="or changed since"):
+        prep(faces, tmp_path / "f.zarr")
+
+
+def test_two_preparations_of_one_store_do_not_mix(faces, tmp_path, monkeypatch):
+    def second(*_):
+        prep(faces, tmp_path / "f.zarr")
+
+    monkeypatch.setattr(images, "write_sample", second)
+    with pytest.raises(HeldError, match="another process is writing"):
+        prep(faces, tmp_path / "f.zarr")
+
+
+def test_what_a_kill_within_publishing_leaves_is_no_obstacle(faces, tmp_path):
+    store.begin(tmp_path / "f.zarr", expendable=())
+    (tmp_path / "f.zarr" / ".zarr.json.0123").write_text("half")
+    assert prep(faces, tmp_path / "f.zarr").new
+    assert not list((tmp_path / "f.zarr").glob(".zarr.json.*"))
+
+
+def test_a_failure_stops_what_waits(faces, tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "CHUNK_NBYTES", 30)
+    monkeypatch.setattr(images, "AHEAD", 2)
+    begun = []
+
+    def failing(chunk):
+        begun.append(chunk.number)
+        raise OSError("disk full")
+
+    monkeypatch.setattr(images, "write_chunk", failing)
+    with pytest.raises(OSError, match="disk full"):
+        prep(faces, tmp_path / "f.zarr", threads=1)
+    assert len(begun) <= 3
 
 
 def test_the_first_so_many(faces, tmp_path):

@@ -24,6 +24,7 @@ def config(**settings):
         ([7.0006, 7.0, 7.0, 7.0], {"tol": 1e-4}, Stop.CONVERGED),
         ([9.0, 4.0], {"target_error": 0.2}, Stop.TARGET_ERROR),
         ([9.0, 4.1], {"target_error": 0.2}, None),
+        ([7.0, 7.0, 7.0, 7.000001], {"tol": 0}, None),
         ([9.0, 0.0], {}, Stop.EXACT),
         ([9.0, math.nan], {}, Stop.NONFINITE),
         ([9.0, math.inf], {"max_iter": 2}, Stop.NONFINITE),

@@ -61,6 +61,31 @@ def test_sources_without_images_are_named(tmp_path):
         list_sources([tree(tmp_path / "empty", "README.md")])
 
 
+def test_a_name_that_stands_twice_in_a_zip_is_two_files(tmp_path):
+    with pytest.warns(UserWarning, match="Duplicate name"), zipfile.ZipFile(tmp_path / "z.zip", "w") as file:
+        file.writestr("a.png", b"first")
+        file.writestr("a.png", b"second")
+    assert [read_bytes(file) for file in list_sources([tmp_path / "z.zip"]).files] == [b"first", b"second"]
+
+
+def test_a_zip_that_was_replaced_is_read_anew(tmp_path):
+    for content in (b"old", b"newer"):
+        with zipfile.ZipFile(tmp_path / "z.zip", "w") as file:
+            file.writestr("a.png", content)
+        (found,) = list_sources([tmp_path / "z.zip"]).files
+        assert read_bytes(found) == content
+
+
+def test_links_are_files_or_named(tmp_path):
+    folder = tree(tmp_path / "f", "a.png", "deep/b.png")
+    (folder / "ring").symlink_to(folder)
+    (folder / "lost.png").symlink_to(tmp_path / "nowhere")
+    os.mkfifo(folder / "pipe.png")
+    listing = list_sources([folder])
+    assert [file.name for file in listing.files] == ["a.png", "deep/b.png", "lost.png"]
+    assert sorted(listing.not_images) == ["pipe.png", "ring"]
+
+
 def test_a_damaged_zip_is_named(tmp_path):
     folder = tree(tmp_path / "f", "a.png")
     archive = zipped(folder, tmp_path / "f.zip")
@@ -70,7 +95,9 @@ def test_a_damaged_zip_is_named(tmp_path):
         list_sources([archive])
 
 
-@pytest.mark.parametrize("raw", [b"plain.png", "é ü.png".encode(), b"100%.png", b"\xff\xfe 1%.png", b"new\nline.png"])
+@pytest.mark.parametrize(
+    "raw", [b"plain.png", "é ü.png".encode(), b"100%.png", b"\xff\xfe 1%.png", b"new\nline\x1b[31m.png"]
+)
 def test_a_printed_name_gives_its_bytes_back(raw):
     name = printable(os.fsdecode(raw))
     name.encode("utf-8")
@@ -83,4 +110,4 @@ def test_a_file_over_the_limit_is_refused_before_it_fills_memory(tmp_path, monke
     folder = tree(tmp_path / "f", "a.png")
     container = zipped(folder, tmp_path / "f.zip") if in_zip else folder
     with pytest.raises(ValueError, match="bytes, more than 4"):
-        read_bytes(SourceFile("a.png", str(container)))
+        read_bytes(SourceFile("a.png", str(container), (0, 0), 0 if in_zip else -1))

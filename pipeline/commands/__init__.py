@@ -1,5 +1,6 @@
 """The commands: parse, call, say where the result is."""
 
+import errno
 import sys
 import tomllib
 from importlib import import_module
@@ -8,6 +9,8 @@ from typing import Any
 
 import click
 
+PASSING = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EAGAIN, errno.ETIMEDOUT, errno.ESTALE}
+"""Errors of the system that may be gone when the same command is run again."""
 COMMANDS = ("prep", "run", "info", "demo")
 EXIT_CODES = """\b
 Exit codes:
@@ -16,6 +19,7 @@ Exit codes:
     3  done, images skipped within --max-skip
     4  bad input, or a damaged store
     5  parameters or data differ from the stored run
+   11  another process is writing this
    75  temporary: run again
   130, 143  interrupted by Ctrl-C, by SIGTERM
 """
@@ -38,11 +42,24 @@ class Commands(click.Group):
 
 
 def _read_config(ctx: click.Context, _: click.Parameter, path: Path | None) -> None:
-    if path is not None:
-        try:
-            ctx.default_map = tomllib.loads(path.read_text(encoding="utf-8"))
-        except tomllib.TOMLDecodeError as error:
-            raise click.BadParameter(f"{path} is not TOML: {error}") from error
+    """Read defaults from a file; its keys are the names of options, and one that no command has is refused."""
+    if path is None:
+        return
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise click.BadParameter(f"{path} is not TOML: {error}") from error
+    group = ctx.command
+    assert isinstance(group, click.Group)
+    for table, values in tables.items():
+        command = group.get_command(ctx, table)
+        if command is None or not isinstance(values, dict):
+            raise click.BadParameter(f"{path} has [{table}], but the commands are {', '.join(COMMANDS)}")
+        names = {flag.lstrip("-").replace("-", "_"): p.name for p in command.params for flag in p.opts}
+        unknown = values.keys() - names.keys()
+        if unknown:
+            raise click.BadParameter(f"{path} sets {sorted(unknown)[0]!r} in [{table}], which is no option of it")
+        ctx.default_map = {**(ctx.default_map or {}), table: {str(names[key]): v for key, v in values.items()}}
 
 
 @click.group(cls=Commands, epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
@@ -67,21 +84,26 @@ def main() -> None:
 def _run() -> int:
     from cluster.connect import SchedulerUnreachable
     from data_prep.images import StoreDiffers
+    from data_prep.lock import HeldError
     from data_prep.store import BadInput
     from pipeline.commands.signals import Interrupted
-    from pipeline.job import ParametersDiffer, RefusedPlan
+    from pipeline.engine import NoWorkersError
+    from pipeline.job import ParametersDiffer
+    from pipeline.plan import RefusedPlan
 
     codes: dict[type[Exception], int] = {
         RefusedPlan: 2,
         BadInput: 4,
         ParametersDiffer: 5,
         StoreDiffers: 5,
+        HeldError: 11,
         SchedulerUnreachable: 75,
+        NoWorkersError: 75,
     }
     try:
         result: Any = cli(standalone_mode=False)
     except click.ClickException as error:
-        error.show()
+        click.echo(f"nmf-batch: {error.format_message()}", err=True)
         return error.exit_code
     except (click.Abort, KeyboardInterrupt, Interrupted) as error:
         click.echo("interrupted; what was complete before is as it was", err=True)
@@ -89,4 +111,9 @@ def _run() -> int:
     except tuple(codes) as error:
         click.echo(f"nmf-batch: {error}", err=True)
         return next(code for kind, code in codes.items() if isinstance(error, kind))
+    except OSError as error:
+        click.echo(
+            f"nmf-batch: {error.strerror or error}: {error.filename or ''}; what was complete is as it was", err=True
+        )
+        return 75 if error.errno in PASSING else 4
     return result if isinstance(result, int) else 0

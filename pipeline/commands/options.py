@@ -23,7 +23,11 @@ zarr: Decorator = click.option(
     help="The store.",
 )
 as_json: Decorator = click.option(
-    "--json", "as_json", is_flag=True, help="One JSON object a line on stdout, the summary last."
+    "--json",
+    "as_json",
+    is_flag=True,
+    envvar="NMF_BATCH_JSON",
+    help="One JSON object a line on stdout, the summary last.",
 )
 workers: Decorator = click.option(
     "--workers",
@@ -42,8 +46,6 @@ class Share(click.ParamType[float]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Parse, and refuse what is not between 0 and 1."""
-        if isinstance(value, float):
-            return value
         text = str(value).strip()
         try:
             share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)

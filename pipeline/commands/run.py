@@ -11,6 +11,7 @@ import click
 from pipeline.commands import options, progress
 from pipeline.commands.signals import safe_point
 from pipeline.config import INITS, SOLVERS, NMFConfig
+from pipeline.factors import named
 from pipeline.job import Result, factorize
 from pipeline.record import Iteration
 
@@ -66,6 +67,7 @@ def run(
     settings["init"] = settings["init"] or ""
     with options.as_usage_error():
         config = NMFConfig(n_components=n_components, **settings)
+        named(path, name or f"d{n_components}")
     shown = progress.Progress("pass")
 
     def on_iteration(iterations: Sequence[Iteration]) -> None:

@@ -23,9 +23,9 @@ class HALS:
 
     def step(self, A: BlockMatrix, state: State) -> State:
         """Sweep over H in the pass, then over W on its sums."""
-        H, sums = A.visit(state.W, state.H, improve)
+        H, sums = A.visit(state.W, state.H, improve, residual=state.fits_well(A.norm_squared))
         W, inner = basis.improve(state.W, sums, improve_W)
-        return State(W=W, H=H, loss=basis.squared_error(A.norm_squared, W, sums, inner))
+        return State(W=W, H=H, loss=basis.squared_error(A.norm_squared, state.W, W, sums, inner))
 
 
 def improve(WtW: Matrix, WtA: Matrix, H: Matrix | None) -> Matrix:

@@ -16,9 +16,9 @@ class MU:
 
     def step(self, A: BlockMatrix, state: State) -> State:
         """Update H in the pass, then W from its sums."""
-        H, sums = A.visit(state.W, state.H, improve)
+        H, sums = A.visit(state.W, state.H, improve, residual=state.fits_well(A.norm_squared))
         W, inner = basis.improve(state.W, sums, mu)
-        return State(W=W, H=H, loss=basis.squared_error(A.norm_squared, W, sums, inner))
+        return State(W=W, H=H, loss=basis.squared_error(A.norm_squared, state.W, W, sums, inner))
 
 
 def improve(WtW: Matrix, WtA: Matrix, H: Matrix | None) -> Matrix:

@@ -7,6 +7,8 @@ from typing import Any, Protocol
 from pipeline.basis import Basis
 from pipeline.one_pass import BlockMatrix
 
+WELL = 5e-3
+
 
 @dataclass(frozen=True, kw_only=True)
 class State:
@@ -17,6 +19,10 @@ class State:
     """A part a partition: blocks of H, futures of them, or None where H has no value yet."""
     loss: float = float("inf")
     """‖A − W H‖² of exactly these factors."""
+
+    def fits_well(self, norm_squared: float) -> bool:
+        """Whether the relative error is so small that sums of products no longer tell it."""
+        return self.loss < WELL**2 * norm_squared
 
 
 class Solver(Protocol):
