@@ -46,6 +46,8 @@ class Decoding:
             raise ValueError(f"scale is {self.scale}, but must be above 0 and at most 16")
         if self.size is not None and min(self.size) < 1:
             raise ValueError(f"size is {self.size[0]}x{self.size[1]}, but both sides must be 1 or more")
+        if self.size is not None and self.size[0] * self.size[1] > MAX_PIXELS:
+            raise ValueError(f"size is {self.size[0]}x{self.size[1]}, more than {MAX_PIXELS} pixels in all")
 
 
 def decode(raw: bytes, how: Decoding) -> NDArray[np.uint8]:
@@ -73,8 +75,7 @@ def decode(raw: bytes, how: Decoding) -> NDArray[np.uint8]:
     with _open(raw) as opened:
         if opened.width * opened.height > MAX_PIXELS:
             raise ValueError(f"it has {opened.width} × {opened.height} pixels, more than {MAX_PIXELS} in all")
-        if opened.mode not in MODES:
-            raise ValueError(f"its mode is {opened.mode}, but 8 bits a channel are needed")
+        own_mode(opened)
         opened.load()
         ImageOps.exif_transpose(opened, in_place=True)
         image = _convert(opened, how.mode or own_mode(opened))
@@ -87,6 +88,8 @@ def decode(raw: bytes, how: Decoding) -> NDArray[np.uint8]:
 
 def own_mode(image: Image.Image) -> Mode:
     """Return the mode an image has by itself, among those A can have."""
+    if image.mode not in MODES:
+        raise ValueError(f"its mode is {image.mode}, but 8 bits a channel are needed")
     return "RGBA" if "transparency" in image.info else MODES[image.mode]
 
 

@@ -136,9 +136,20 @@ def prepare(
     with only_writer(path):
         chunks = _create(path, files, decoding, image_shape, options.codec)
         results = _run(chunks, executor, on_progress)
-        _check_share(results, options.max_skip, path)
+        try:
+            unreadable = [list(broken) for result in results for broken in result.unreadable]
+            _check_share(unreadable, len(files), options.max_skip, path)
+        except store.BadInput:
+            store.empty(path)
+            path.rmdir()
+            raise
         attributes = _finish(path, files, results)
-        attributes |= {"image_shape": list(image_shape), "mode": mode, "prep": _settings(options, files)}
+        attributes |= {
+            "unreadable": unreadable,
+            "image_shape": list(image_shape),
+            "mode": mode,
+            "prep": _settings(options, files),
+        }
         store.publish(path, attributes)
     return _prepared(path, attributes, (int(np.prod(image_shape)), len(files)), listing, new=True)
 
@@ -160,7 +171,6 @@ def _finish(path: Path, files: Sequence[SourceFile], results: Sequence[ChunkResu
         "norm_squared": sum(result.sum_of_squares for result in results) / 255**2,
         "n_ok": int(ok.sum()),
         "fingerprint": store.fingerprint((store.open_array(path, "A").shape[0], len(files)), checksum),
-        "unreadable": [list(broken) for result in results for broken in result.unreadable],
     }
 
 
@@ -175,7 +185,7 @@ def write_chunk(chunk: Chunk) -> ChunkResult:
             rows[row] = _column(file, chunk.decoding, chunk.image_shape)
             ok[row] = True
         except Exception as error:  # Pillow raises far more than OSError; the reason is kept
-            unreadable.append(Unreadable(printable(file.name), f"{type(error).__name__}: {error}"))
+            unreadable.append(Unreadable(printable(file.name), f"{type(error).__name__}: {error}".removesuffix(": ")))
     first = chunk.number * A.chunks[1]
     A[:, first : first + len(rows)] = np.ascontiguousarray(rows.T)
     squares = np.square(rows, dtype=np.uint32).sum(dtype=np.uint64)
@@ -254,17 +264,12 @@ def _run(chunks: Sequence[Chunk], executor: Executor, on_progress: Callable[[Pro
         raise
 
 
-def _check_share(results: Sequence[ChunkResult], max_skip: float, path: Path) -> None:
-    """Refuse, and leave nothing behind, where more images are unreadable than allowed."""
-    unreadable = [broken for result in results for broken in result.unreadable]
-    n = sum(len(result.ok) for result in results)
+def _check_share(unreadable: Sequence[Sequence[str]], n: int, max_skip: float, path: Path) -> None:
     if len(unreadable) > max_skip * n:
-        store.empty(path)
-        path.rmdir()
         first = "; ".join(f"{name} ({reason})" for name, reason in unreadable[:3])
         raise store.BadInput(
-            f"{len(unreadable)} of {n} images cannot be used, more than --max-skip {100 * max_skip:g}% allows, "
-            f"so {path} was not made; mend them or raise --max-skip: {first}{'; …' if len(unreadable) > 3 else ''}"
+            f"{len(unreadable)} of {n} images cannot be used, more than --max-skip {100 * max_skip:g}% allows "
+            f"for {path}; mend them or raise it: {first}{'; …' if len(unreadable) > 3 else ''}"
         )
 
 
@@ -288,6 +293,7 @@ def _existing(path: Path, files: Sequence[SourceFile], options: Options, listing
     different = [f"{key}: {stored.get(key)} → {value}" for key, value in asked.items() if stored.get(key) != value]
     if not same_files:
         different.append(f"the images: {matrix.shape[1]} stored → {len(files)} given, or others, or changed since")
+    _check_share(matrix.attributes["unreadable"], len(files), options.max_skip, path)
     if different:
         raise StoreDiffers(f"{path} was prepared otherwise ({'; '.join(different)}); choose another --zarr")
     return _prepared(path, matrix.attributes, matrix.shape, listing, new=False)

@@ -110,8 +110,10 @@ def _list_source(source: Path) -> Iterator[SourceFile]:
         for k, info in enumerate(archive.infolist()):
             if not info.is_dir():
                 yield SourceFile(info.filename, str(source), (info.file_size, info.CRC), k)
-    else:
+    elif source.suffix.lower() in SUFFIXES:
         yield SourceFile(source.name, str(source.parent), _stamp(str(source)))
+    else:
+        raise BadInput(f"{source} is neither a folder, an image nor a whole zip archive; leave it out or make it again")
 
 
 def _list_folder(source: Path) -> Iterator[SourceFile]:
@@ -139,7 +141,7 @@ def _promises_image(file: SourceFile) -> bool:
     if file.member < 0 and Path(file.container, file.name).exists() and not Path(file.container, file.name).is_file():
         return False  # a linked folder, a pipe, a device
     path = PurePosixPath(file.name)
-    hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
+    hidden = any(part == "__MACOSX" or (part.startswith(".") and part != "..") for part in path.parts)
     return not hidden and path.suffix.lower() in SUFFIXES
 
 

@@ -135,7 +135,7 @@ def read_chunk(array: zarr.Array[Any], *index: int) -> NDArray[Any]:
     both raise BadInput here, which names the file.
     """
     key = array.metadata.encode_chunk_key(index)
-    where = f"{array.store_path}/{key}".removeprefix("file://")
+    where = _file(array, *index)
     if not sync((array.store_path / key).exists()):
         raise BadInput(f"{where} is missing; restore the file, or prepare the store again")
     span = tuple(slice(i * c, (i + 1) * c) for i, c in zip(index, array.chunks, strict=True))
@@ -156,8 +156,28 @@ def stored_checksum(array: zarr.Array[Any], *index: int) -> int:
     key = array.metadata.encode_chunk_key(index)
     tail = sync((array.store_path / key).get(default_buffer_prototype(), byte_range=SuffixByteRequest(4)))
     if tail is None:
-        raise BadInput(f"{array.store_path}/{key} is missing; prepare the store again")
+        raise BadInput(f"{_file(array, *index)} is missing; restore the file, or prepare the store again")
     return int.from_bytes(tail.to_bytes(), "little")
+
+
+def check_chunk(array: zarr.Array[Any], k: int, checksum: int) -> None:
+    """Raise BadInput where chunk k of A is whole, but not the one that was written there."""
+    if stored_checksum(array, 0, k) != checksum:
+        raise BadInput(
+            f"{_file(array, 0, k)} is not the chunk that was prepared; restore it, or prepare the store again"
+        )
+
+
+def read_checksums(matrix: StoredMatrix) -> NDArray[np.uint32]:
+    """Checksums of the chunks of A; BadInput where they are not those of the matrix."""
+    checksums = read_array(matrix.path, "checksum")
+    if fingerprint(matrix.shape, checksums) != matrix.fingerprint:
+        raise BadInput(f"{matrix.path}/checksum and the fingerprint of the store do not agree; prepare the store again")
+    return checksums
+
+
+def _file(array: zarr.Array[Any], *index: int) -> str:
+    return f"{array.store_path}/{array.metadata.encode_chunk_key(index)}".removeprefix("file://")
 
 
 def fingerprint(shape: tuple[int, int], checksums: NDArray[np.uint32]) -> str:

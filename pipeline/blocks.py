@@ -18,10 +18,14 @@ class StoredBlocks:
     path: Path
     name: str
     chunks: range
+    checksums: Sequence[int] | None = None
+    """What the chunks' own checksums must be, where that is known: a chunk of another store has a valid one too."""
 
     def __iter__(self) -> Iterator[NDArray[Any]]:
         array = store.open_array(self.path, self.name)
-        for k in self.chunks:
+        for position, k in enumerate(self.chunks):
+            if self.checksums is not None:
+                store.check_chunk(array, k, self.checksums[position])
             yield store.read_chunk(array, 0, k)
 
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 W_CHUNK_NBYTES = 64 * 2**20
 KEPT_REVISIONS = 2
+NEEDED = {"parameters", "shape", "fingerprint", "relative_error", "n_iter", "passes", "seconds", "stop", "ended"}
 NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
 
 
@@ -105,7 +106,7 @@ def current(path: Path, name: str) -> Factors | None:
     if revision is None:
         return None
     attributes = store.group_attributes(folder / revision)
-    if attributes.get("status") != "complete":
+    if attributes.get("status") != "complete" or NEEDED - attributes.keys():
         raise store.BadInput(f"{folder / revision} is named as current, but missing or not complete; restore it")
     return Factors(folder / revision, attributes)
 

@@ -157,7 +157,8 @@ def _solve(
     recorder: Recorder,
     scratch: Path,
 ) -> tuple[State, Stop]:
-    stored = [StoredBlocks(matrix.path, "A", part) for part in plan.partitions]
+    checksums = store.read_checksums(matrix).tolist()
+    stored = [StoredBlocks(matrix.path, "A", part, checksums[part.start : part.stop]) for part in plan.partitions]
     cached = engine.keep_each(list, [(blocks,) for blocks in stored[: plan.n_cached]])
     A = BlockMatrix(
         partitions=[*cached, *stored[plan.n_cached :]],

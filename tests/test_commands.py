@@ -1,12 +1,15 @@
 """The real commands, as processes: what they print, and the exit code."""
 
+import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +18,7 @@ from PIL import Image
 from pipeline import open_factors
 from tests.conftest import save_png
 
-COMMANDS = ["prep", "run", "info", "demo"]
+COMMANDS = ["prep", "plan", "run", "info", "demo"]
 
 
 def nmf_batch(*arguments, **environment):
@@ -104,6 +107,8 @@ def mistakes(faces, store, tmp_path):
     (tmp_path / "other" / "thesis.tex").write_text("")
     config = tmp_path / "c.toml"
     config.write_text("[run]\nmax_itr = 3\n")
+    listed = tmp_path / "l.toml"
+    listed.write_text("[run]\nmax_iter = [3]\n")
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
@@ -128,6 +133,8 @@ def mistakes(faces, store, tmp_path):
         "other settings": (5, "mode: None → RGB", ["prep", faces, "--zarr", store, "--mode", "RGB"]),
         "a file as store": (4, "a store is a folder", ["prep", faces, "--zarr", faces / "01.png"]),
         "a name elsewhere": (2, "the name is '..'", ["run", "--zarr", store, "-d", 3, "--name", ".."]),
+        "an address as store": (2, "give its path", ["prep", faces, "--zarr", "s3://bucket/x"]),
+        "wrong type": (2, "sets 'max_iter' in [run] to a list", ["--config", listed, "run", "--zarr", store, "-d", 3]),
         "unknown key": (2, "'max_itr' in [run]", ["--config", config, "run", "--zarr", store, "-d", 3]),
         "no scheduler": (
             75,
@@ -141,6 +148,7 @@ MISTAKES = (
     *("missing source", "empty source", "no source", "not ours to write", "not ours to read", "no store"),
     *("d = 0", "d too large", "unknown solver", "scale and size", "bad size", "bad share"),
     *("workers and scheduler", "other settings", "no scheduler", "a file as store", "a name elsewhere", "unknown key"),
+    *("an address as store", "wrong type"),
 )
 
 
@@ -155,6 +163,42 @@ def test_a_mistake_is_one_line_and_its_exit_code(faces, store, tmp_path, mistake
     assert sorted(store.rglob("*")) == before
 
 
+def test_a_reader_that_goes_away_does_not_end_the_run(store):
+    main = "from pipeline.commands import main; main()"
+    arguments = ["run", "--zarr", str(store), "-d", "3", "--max-iter", "300", "--tol", "0", "--json"]
+    with subprocess.Popen([sys.executable, "-c", main, *arguments], stdout=subprocess.PIPE) as run:
+        run.stdout.readline()
+        run.stdout.close()
+        assert run.wait(timeout=60) == 0
+    assert len(open_factors(store, "d3").loss) == 300
+
+
+def test_a_killed_preparation_leaves_no_process(tmp_path, rng):
+    save_png(tmp_path / "images" / "a.png", rng.integers(0, 256, (900, 900), dtype=np.uint8))
+    for k in range(300):
+        shutil.copy(tmp_path / "images" / "a.png", tmp_path / "images" / f"{k}.png")
+    main = "from pipeline.commands import main; main()"
+    arguments = ["prep", str(tmp_path / "images"), "--zarr", str(tmp_path / "s.zarr")]
+    run = subprocess.Popen([sys.executable, "-c", main, *arguments], start_new_session=True)
+    time.sleep(2)
+    run.kill()
+    run.wait()
+    deadline = time.monotonic() + 20
+    while (left := in_session(run.pid)) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert left == []
+
+
+def in_session(session):
+    """Processes of a session that are alive."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state, _, _, its_session = stat.read_text().rpartition(")")[2].split()[:4]
+            found += [stat.parent.name] if int(its_session) == session and state != "Z" else []
+    return found
+
+
 def test_other_parameters_are_exit_5_with_the_difference(store):
     nmf_batch("run", "--zarr", store, "-d", 3, "--max-iter", 2)
     shown = nmf_batch("run", "--zarr", store, "-d", 3, "--max-iter", 2, "--seed", 7)
@@ -163,7 +207,7 @@ def test_other_parameters_are_exit_5_with_the_difference(store):
 
 def test_a_damaged_chunk_is_exit_4_with_its_name(store):
     file = store / "A" / "c" / "0" / "0"
-    file.write_bytes(file.read_bytes()[:-1] + b"\0")
+    file.write_bytes(bytes([file.read_bytes()[0] ^ 1]) + file.read_bytes()[1:])
     shown = nmf_batch("run", "--zarr", store, "-d", 3)
     assert (shown.returncode, "A/c/0/0 is damaged" in shown.stderr) == (4, True)
 

@@ -105,6 +105,7 @@ def test_a_claim_of_too_many_pixels_is_refused_before_decoding():
         ({"scale": 0.5, "size": (3, 3)}, "both a scale and a size"),
         ({"scale": 0.0}, "above 0"),
         ({"size": (0, 3)}, "both sides must be 1 or more"),
+        ({"size": (100_000, 100_000)}, "pixels in all"),
     ],
 )
 def test_sizes_that_mean_nothing_are_refused(settings, words):

@@ -1,4 +1,5 @@
 import hashlib
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 
@@ -140,6 +141,19 @@ class TestInThisThread:
         with pytest.raises(OSError, match="disk full"):
             factorize(planted, 4, max_iter=9)
         assert bits(planted) == before
+
+    def test_a_chunk_of_another_place_is_noticed(self, planted):
+        chunks = planted / "A" / "c" / "0"
+        (chunks / "3").write_bytes((chunks / "4").read_bytes())
+        with pytest.raises(store.BadInput, match="A/c/0/3 is not the chunk that was prepared"):
+            factorize(planted, 4)
+
+    def test_checksums_that_are_not_the_matrix_s_are_noticed(self, planted, tmp_path, rng):
+        write_matrix(tmp_path / "other.zarr", rng.random((40, 300)))
+        shutil.rmtree(planted / "checksum")
+        shutil.copytree(tmp_path / "other.zarr" / "checksum", planted / "checksum")
+        with pytest.raises(store.BadInput, match="fingerprint of the store do not agree"):
+            factorize(planted, 4)
 
     def test_a_dead_attempt_is_cleaned_up_and_counts_for_nothing(self, planted):
         for max_iter in (1, 2):

@@ -51,6 +51,19 @@ def test_a_single_file_and_several_sources(tmp_path):
     assert names == ["a.png", "b.png"]
 
 
+def test_a_zip_that_is_cut_short_is_no_archive(tmp_path):
+    archive = zipped(tree(tmp_path / "f", "a.png"), tmp_path / "f.zip")
+    archive.write_bytes(archive.read_bytes()[:40])
+    with pytest.raises(BadInput, match=r"f\.zip is neither a folder, an image nor a whole zip archive"):
+        list_sources([tmp_path / "f", archive])
+
+
+def test_a_member_above_its_archive_is_a_name_like_any_other(tmp_path):
+    with zipfile.ZipFile(tmp_path / "z.zip", "w") as file:
+        file.writestr("../../a.png", b"x")
+    assert [file.name for file in list_sources([tmp_path / "z.zip"]).files] == ["../../a.png"]
+
+
 def test_a_missing_source_is_named(tmp_path):
     with pytest.raises(BadInput, match="missing does not exist"):
         list_sources([tmp_path / "missing"])
@@ -62,9 +75,10 @@ def test_sources_without_images_are_named(tmp_path):
 
 
 def test_a_name_that_stands_twice_in_a_zip_is_two_files(tmp_path):
-    with pytest.warns(UserWarning, match="Duplicate name"), zipfile.ZipFile(tmp_path / "z.zip", "w") as file:
+    with zipfile.ZipFile(tmp_path / "z.zip", "w") as file:
         file.writestr("a.png", b"first")
-        file.writestr("a.png", b"second")
+        with pytest.warns(UserWarning, match="Duplicate name"):
+            file.writestr("a.png", b"second")
     assert [read_bytes(file) for file in list_sources([tmp_path / "z.zip"]).files] == [b"first", b"second"]
 
 

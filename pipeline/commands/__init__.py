@@ -11,7 +11,7 @@ import click
 
 PASSING = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EAGAIN, errno.ETIMEDOUT, errno.ESTALE}
 """Errors of the system that may be gone when the same command is run again."""
-COMMANDS = ("prep", "run", "info", "demo")
+COMMANDS = ("prep", "plan", "run", "info", "demo")
 EXIT_CODES = """\b
 Exit codes:
     0  done, or nothing to do
@@ -56,10 +56,15 @@ def _read_config(ctx: click.Context, _: click.Parameter, path: Path | None) -> N
         if command is None or not isinstance(values, dict):
             raise click.BadParameter(f"{path} has [{table}], but the commands are {', '.join(COMMANDS)}")
         names = {flag.lstrip("-").replace("-", "_"): p.name for p in command.params for flag in p.opts}
+        values = {key.replace("-", "_"): value for key, value in values.items()}
         unknown = values.keys() - names.keys()
         if unknown:
             raise click.BadParameter(f"{path} sets {sorted(unknown)[0]!r} in [{table}], which is no option of it")
-        ctx.default_map = {**(ctx.default_map or {}), table: {str(names[key]): v for key, v in values.items()}}
+        wrong = [key for key, value in values.items() if not isinstance(value, str | int | float)]
+        if wrong:
+            raise click.BadParameter(f"{path} sets {wrong[0]!r} in [{table}] to a {type(values[wrong[0]]).__name__}")
+        defaults = {str(names[key]): v if isinstance(v, bool) else str(v) for key, v in values.items()}
+        ctx.default_map = {**(ctx.default_map or {}), table: defaults}
 
 
 @click.group(cls=Commands, epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})

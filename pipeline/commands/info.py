@@ -26,11 +26,11 @@ def info(path: Path, as_json: bool) -> None:
     found = [open_factors(path, name) for name in names(path)]
     if as_json:
         factorizations = {factors.path.parent.name: _summary(factors) for factors in found}
-        click.echo(json.dumps({"zarr": str(path), "matrix": _matrix_summary(matrix), "nmf": factorizations}))
+        options.say(json.dumps({"zarr": str(path), "matrix": _matrix_summary(matrix), "nmf": factorizations}))
         return
-    click.echo(_matrix_text(matrix))
+    options.say(_matrix_text(matrix))
     for factors in found:
-        click.echo(_text(factors))
+        options.say(_text(factors))
 
 
 def compression_ratio(m: int, n: int, d: int) -> float:

@@ -1,11 +1,14 @@
 """Options that several commands share, each named once, and how values are written."""
 
+import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
+from dask.utils import parse_bytes
 
 from cluster.connect import connect
 
@@ -13,10 +16,41 @@ CONTEXT = {"auto_envvar_prefix": "NMF_BATCH", "show_default": True}
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
+
+class StorePath(click.ParamType[Path]):
+    """Where a store is."""
+
+    name = "path"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """Refuse addresses, which would become the name of a folder."""
+        if "::" in str(value) or "://" in str(value):
+            self.fail(f"{value} is an address, but a store is a folder; give its path", param, ctx)
+        return Path(value)
+
+
+class Memory(click.ParamType[int]):
+    """An amount of memory: 2GiB, 500MB."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Parse a number with a unit."""
+        try:
+            return int(parse_bytes(str(value)))
+        except ValueError:
+            self.fail(f"{value!r} is not a size; write 2GiB or 500MB", param, ctx)
+
+
+memory: Decorator = click.option(
+    "--memory",
+    type=Memory(),
+    help="What a worker may use, without a cluster this process; 60% of what it has unless given.",
+)
 zarr: Decorator = click.option(
     "--zarr",
     "path",
-    type=click.Path(path_type=Path),
+    type=StorePath(),
     required=True,
     envvar="NMF_BATCH_ZARR",
     show_default=False,
@@ -78,6 +112,14 @@ def as_usage_error() -> Iterator[None]:
         yield
     except ValueError as error:
         raise click.UsageError(str(error)) from error
+
+
+def say(text: str) -> None:
+    """Print a result; that nobody reads it any more does not end the work."""
+    try:
+        click.echo(text)
+    except BrokenPipeError:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  # open until the process ends
 
 
 def nbytes(count: float) -> str:

@@ -1,11 +1,14 @@
 """nmf-batch prep: images in, a matrix out."""
 
 import json
+import os
+import threading
+import warnings
 from collections.abc import Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import contextmanager
 from importlib import import_module
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +73,7 @@ def prep(
     with _executor(workers, scheduler) as executor:
         prepared = prepare(sources, path, wanted, executor, on_progress)
     shown.close()
-    click.echo(json.dumps(_summary(prepared)) if as_json else _text(prepared))
+    options.say(json.dumps(_summary(prepared)) if as_json else _text(prepared))
     return 3 if prepared.unreadable else 0
 
 
@@ -80,12 +83,25 @@ def _executor(workers: int | None, scheduler: str | None) -> Iterator[Executor]:
         if client is None:
             # Processes: Pillow's decoders run side by side in threads too, but what surrounds them does not.
             # Not forked: children would share the offset of an archive that is open here.
-            with ProcessPoolExecutor(CPU_COUNT, mp_context=get_context("spawn")) as processes:
+            with ProcessPoolExecutor(CPU_COUNT, get_context("spawn"), _begin_process) as processes:
                 for _ in range(CPU_COUNT):
                     processes.submit(import_module, "data_prep.images")  # they start while the sources are listed
                 yield processes
         else:
             yield client.get_executor(pure=False)
+
+
+def _begin_process() -> None:
+    """Prepare a process: it ends with its parent, however that ends, and keeps Pillow's warnings to itself."""
+    parent = parent_process()
+    assert parent is not None
+
+    def follow() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+    warnings.filterwarnings("ignore", module="PIL")
 
 
 def _summary(prepared: Prepared) -> dict[str, Any]:

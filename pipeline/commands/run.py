@@ -41,6 +41,7 @@ DEFAULTS = {field.name: field.default for field in fields(NMFConfig) if field.de
 @click.option("--target-error", type=float, help="Stop at this relative error ‖A − WH‖ / ‖A‖.")
 @click.option("--name", help="Name of the factorization in the store; d99 for -d 99 unless given.")
 @click.option("--fresh", is_flag=True, help="Start over, whatever is stored under the name.")
+@options.memory
 @options.workers
 @options.scheduler
 @options.as_json
@@ -49,6 +50,7 @@ def run(
     n_components: int,
     name: str | None,
     fresh: bool,
+    memory: int | None,
     workers: int | None,
     scheduler: str | None,
     as_json: bool,
@@ -73,14 +75,16 @@ def run(
     def on_iteration(iterations: Sequence[Iteration]) -> None:
         last = iterations[-1]
         if as_json:
-            click.echo(json.dumps({"iteration": len(iterations), **last._asdict()}))
+            options.say(json.dumps({"iteration": len(iterations), **last._asdict()}))
         shown(len(iterations), config.max_iter, f"relative error {last.relative_error:.4f} ")
         point()
 
     with options.connected(workers, scheduler), safe_point() as point:
-        result = factorize(path, n_components, name=name, fresh=fresh, on_iteration=on_iteration, **settings)
+        result = factorize(
+            path, n_components, name=name, fresh=fresh, memory_nbytes=memory, on_iteration=on_iteration, **settings
+        )
     shown.close()
-    click.echo(json.dumps(_summary(result)) if as_json else _text(result, path))
+    options.say(json.dumps(_summary(result)) if as_json else _text(result, path))
 
 
 def _summary(result: Result) -> dict[str, Any]:
