@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from data_prep import store
 from data_prep.sample import write_sample
 
+ARRAYS = ("A", "ok", "checksum", "sample", "sample_column")
 LARGEST = 1e12
 
 
@@ -21,29 +22,25 @@ def write_matrix(path: str | Path, A: NDArray[np.floating] | NDArray[np.integer]
     BadInput
         A is not two-dimensional, is empty, or holds a negative, NaN or infinite value; or the path is taken.
     """
-    path = Path(path)
+    path = Path(path).absolute()
     if A.ndim != 2 or A.size == 0:
         raise store.BadInput(f"the matrix has shape {A.shape}, but must have rows and columns")
-    values = A if A.dtype == np.uint8 else A.astype(np.float32)
-    wrong = ~(np.isfinite(values) & (values >= 0))
-    if wrong.any():
-        i, j = np.argwhere(wrong)[0]
-        raise store.BadInput(f"A[{i}, {j}] is {A[i, j]}, but every value must be finite and 0 or more")
+    m, n = A.shape
+    c = store.chunk_images(m)
+    norm_squared = sum(_squares(A[:, first : first + c], first) for first in range(0, n, c))
     if store.group_attributes(path).get("status") == "complete":
         raise store.BadInput(f"{path} holds a matrix already; choose another path")
-    if values.max() > LARGEST:
-        raise store.BadInput(f"the largest value is {values.max():.3g}, whose squares leave float32; scale A first")
-    m, n = values.shape
-    store.begin(path, expendable=("A", "ok", "checksum", "sample", "sample_column"))
+    store.begin(path, expendable=ARRAYS)
     array = store.create_array(
         path,
         "A",
         shape=(m, n),
-        chunks=(m, store.chunk_images(m)),
-        dtype=values.dtype,
+        chunks=(m, c),
+        dtype=np.uint8 if A.dtype == np.uint8 else np.float32,
         dimension_names=("feature", "item"),
     )
-    array[...] = values
+    for first in range(0, n, c):
+        array[:, first : first + c] = A[:, first : first + c].astype(array.dtype)
     checksum = np.array([store.stored_checksum(array, 0, k) for k in range(array.cdata_shape[1])], np.uint32)
     ok = np.ones(n, np.bool_)
     store.write_array(path, "ok", ok, ("item",))
@@ -56,8 +53,20 @@ def write_matrix(path: str | Path, A: NDArray[np.floating] | NDArray[np.integer]
             "format": store.FORMAT,
             "status": "complete",
             "kind": "matrix",
-            "norm_squared": float(np.square(values, dtype=np.float64).sum()),
+            "norm_squared": norm_squared,
             "n_ok": n,
             "fingerprint": store.fingerprint((m, n), checksum),
         },
     )
+
+
+def _squares(block: NDArray[np.number], first: int) -> float:
+    """Sum of squares of a block of columns as they are stored; BadInput where a value cannot be factorized."""
+    wrong = ~(np.isfinite(block) & (block >= 0) & (block <= LARGEST))
+    if wrong.any():
+        i, j = np.argwhere(wrong)[0]
+        raise store.BadInput(
+            f"A[{i}, {first + j}] is {block[i, j]}, but every value must be finite, 0 or more, "
+            f"and at most {LARGEST:g}, whose squares float32 can sum; scale A, or leave such values out"
+        )
+    return float(np.square(block.astype(np.float32), dtype=np.float64).sum())

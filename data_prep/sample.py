@@ -37,7 +37,7 @@ def write_sample(path: Path, ok: NDArray[np.bool_], at_hand: Mapping[int, NDArra
     missing = np.array([j for j in columns.tolist() if j not in found], np.int64)
     for k in np.unique(missing // c):
         chunk = store.read_chunk(A, 0, int(k))
-        found |= {int(j): chunk[:, j - k * c] for j in missing[missing // c == k]}
+        found |= {int(j): chunk[:, j - k * c].copy() for j in missing[missing // c == k]}
     array = store.create_array(
         path, "sample", shape=(m, len(columns)), chunks=(m, c), dtype=A.dtype, dimension_names=("pixel", "draw")
     )

@@ -56,13 +56,15 @@ def _summary(matrix: StoredMatrix, planned: Plan, max_iter: int) -> dict[str, An
 
 def _text(matrix: StoredMatrix, planned: Plan, summary: dict[str, Any]) -> str:
     m, n = matrix.shape
+    a, read, disk = (options.nbytes(x) for x in (matrix.nbytes, summary["bytes_read"], planned.disk_nbytes))
+    worker, allowed, driver = (
+        options.nbytes(x) for x in (planned.worker_nbytes, planned.memory_nbytes, planned.driver_nbytes)
+    )
     return "\n".join(
         (
-            f"A is {m} × {n}, {options.nbytes(matrix.nbytes)} in {len(planned.partitions)} partitions",
-            f"cached: {planned.cached_share:.0%} of it; the rest is read again in each of {summary['passes']} passes, "
-            f"{options.nbytes(summary['bytes_read'])} in all",
-            f"memory: a worker at most {options.nbytes(planned.worker_nbytes)} of {options.nbytes(planned.memory_nbytes)}, "
-            f"the driver at most {options.nbytes(planned.driver_nbytes)}",
-            f"disk: {options.nbytes(planned.disk_nbytes)} for the result",
+            f"A is {m} × {n}, {a} in {len(planned.partitions)} partitions",
+            f"cached: {planned.cached_share:.0%} of it; {summary['passes']} passes read {read} in all",
+            f"memory: a worker at most {worker} of the {allowed} it may use, the driver at most {driver}",
+            f"disk: {disk} for the result",
         )
     )

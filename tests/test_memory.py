@@ -1,0 +1,93 @@
+"""What a run holds is what its plan said: measured as the peak resident size of the process."""
+
+import json
+import resource
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from data_prep import store
+from data_prep.arrays import write_matrix
+from pipeline import engine, plan
+from pipeline.plan import RefusedPlan, make_plan
+
+MEBI = 2**20
+MEASURE = r"""
+import re, sys
+from pipeline import factorize
+factorize(sys.argv[1], int(sys.argv[2]), solver=sys.argv[4], init="random", max_iter=2, tol=0, fresh=True,
+          memory_nbytes=int(sys.argv[3]))
+print(1024 * int(re.search(r"VmHWM:\s+(\d+) kB", open("/proc/self/status").read())[1]))
+"""
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory):
+    """6000 × 30,000 uint8, 172 MiB in 30 chunks of 1,024 columns."""
+    path = tmp_path_factory.mktemp("large") / "large.zarr"
+    write_matrix(path, np.random.default_rng(0).integers(0, 256, (6000, 30_000), dtype=np.uint8))
+    return path
+
+
+def run(path, d, memory_nbytes, solver="mu", **limits):
+    return subprocess.run(
+        [sys.executable, "-c", MEASURE, str(path), str(d), str(memory_nbytes), solver],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        **limits,
+    )
+
+
+@pytest.mark.parametrize("solver", ["mu", "hals"])
+@pytest.mark.parametrize(("d", "memory_mib"), [(60, 300), (60, 400), (60, 2000), (150, 600)])
+def test_measured_is_at_most_planned_and_planned_at_most_1_5_of_measured(large, d, memory_mib, solver):
+    planned = make_plan(store.open_matrix(large), d, memory_mib * MEBI).worker_nbytes
+    shown = run(large, d, memory_mib * MEBI, solver)
+    measured = int(shown.stdout)
+    assert planned <= memory_mib * MEBI
+    assert measured <= planned <= 1.5 * measured
+
+
+def test_a_store_larger_than_the_address_space_allowed_is_factorized(large):
+    """The process may map 1,500 MiB in all, of which libraries take most; all of A and its float32 would be 860."""
+
+    def confine():
+        resource.setrlimit(resource.RLIMIT_AS, (1500 * MEBI, 1500 * MEBI))
+
+    shown = run(large, 20, 280 * MEBI, preexec_fn=confine)
+    assert shown.returncode == 0, shown.stderr
+
+
+def test_what_cannot_fit_is_refused_with_what_would(large):
+    with pytest.raises(RefusedPlan, match=r"needs \d+ MiB .* but may use 100 MiB; give --memory (\d+)MiB") as refused:
+        make_plan(store.open_matrix(large), 60, 100 * MEBI)
+    enough = int(str(refused.value).split("--memory ")[1].split("MiB")[0])
+    assert make_plan(store.open_matrix(large), 60, enough * MEBI).n_cached == 0
+
+
+@pytest.mark.parametrize("times", [1, 4, 16])
+def test_a_streamed_plan_grows_with_n_by_h_alone(large, times):
+    matrix = store.open_matrix(large)
+    grown = type(matrix)(**{**vars(matrix), "shape": (6000, times * 30_000)})
+    one, many = (make_plan(m, 60, 2**40).worker_nbytes - m.nbytes for m in (matrix, grown))
+    assert many - one == 2 * 4 * 60 * (times - 1) * 30_000
+
+
+def test_the_memory_of_a_container_is_respected(tmp_path, monkeypatch):
+    (tmp_path / "memory.max").write_text(f"{300 * MEBI}\n")
+    (tmp_path / "unlimited").write_text("max\n")
+    monkeypatch.setattr(engine, "CGROUP_LIMITS", (str(tmp_path / "memory.max"), str(tmp_path / "unlimited"), "/no"))
+    assert engine.available_nbytes() == 300 * MEBI
+
+
+def test_the_plan_command_says_what_run_records(large):
+    main = "from pipeline.commands import main; main()"
+    command = [sys.executable, "-c", main, "plan", "--zarr", str(large), "-d", "60", "--memory", "300MiB", "--json"]
+    said = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    planned = make_plan(store.open_matrix(large), 60, 300 * MEBI)
+    assert (said["worker_nbytes"], said["cached_share"]) == (planned.worker_nbytes, planned.cached_share)
+    assert 0 < said["cached_share"] < 1
+    assert said["partitions"] == len(plan.partitions(store.open_matrix(large)))
