@@ -1,6 +1,7 @@
 """The real commands, as processes: what they print, and the exit code."""
 
 import contextlib
+import http.server
 import json
 import os
 import shutil
@@ -8,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -85,7 +87,35 @@ def test_a_running_scheduler_is_joined(store, faces, tmp_path, cluster_of):
         ["run", "--zarr", tmp_path / "more.zarr", "-d", 3, "--max-iter", 5, "--scheduler", address],
     ):
         shown = nmf_batch(*command)
-        assert (shown.returncode, shown.stderr) == (0, "")
+        assert shown.returncode == 0, shown.stderr
+        assert shown.stderr.startswith("dashboard: http://127.0.0.1:")
+
+
+def test_a_cluster_of_any_class_is_started_and_closed(store, tmp_path):
+    config = tmp_path / "cluster.yaml"
+    config.write_text("n_workers: 1\nthreads_per_worker: 1\nhost: 127.0.0.1\ndashboard_address: 127.0.0.1:0\n")
+    place = ["--cluster", "distributed.LocalCluster", "--cluster-config", config]
+    shown = nmf_batch("run", "--zarr", store, "-d", 3, "--max-iter", 3, *place)
+    assert (shown.returncode, "3 iterations" in shown.stdout) == (0, True)
+
+
+def test_a_scheduler_is_found_by_its_file_and_by_dasks_variable(store, tmp_path, cluster_of):
+    scheduler = cluster_of(1).scheduler
+    file = tmp_path / "scheduler.json"
+    file.write_text(json.dumps({"address": scheduler.address, "type": "Scheduler"}))
+    by_file = nmf_batch("run", "--zarr", store, "-d", 3, "--max-iter", 2, "--scheduler", f"file:{file}")
+    by_variable = nmf_batch("plan", "--zarr", store, "-d", 3, DASK_SCHEDULER_ADDRESS=scheduler.address)
+    assert (by_file.returncode, by_variable.returncode) == (0, 0)
+    assert "dashboard: " in by_file.stderr
+    assert "dashboard: " in by_variable.stderr
+
+
+def test_a_server_that_is_no_scheduler_is_exit_75(store):
+    with http.server.HTTPServer(("127.0.0.1", 0), http.server.SimpleHTTPRequestHandler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        shown = nmf_batch("run", "--zarr", store, "-d", 3, "--scheduler", f"tcp://127.0.0.1:{server.server_port}")
+        server.shutdown()
+    assert (shown.returncode, "no scheduler answered" in shown.stderr) == (75, True)
 
 
 def test_a_tall_factorization_is_warned_of(store):
@@ -127,7 +157,7 @@ def mistakes(faces, store, tmp_path):
         "bad share": (2, "write 0.1%", ["prep", faces, "--zarr", "x", "--max-skip", "few"]),
         "workers and scheduler": (
             2,
-            "give one of",
+            "give one of --scheduler, --cluster",
             ["run", "--zarr", store, "-d", 3, "--workers", 2, "--scheduler", "tcp://127.0.0.1:1"],
         ),
         "other settings": (5, "mode: None → RGB", ["prep", faces, "--zarr", store, "--mode", "RGB"]),
@@ -135,6 +165,11 @@ def mistakes(faces, store, tmp_path):
         "a name elsewhere": (2, "the name is '..'", ["run", "--zarr", store, "-d", 3, "--name", ".."]),
         "an address as store": (2, "give its path", ["prep", faces, "--zarr", "s3://bucket/x"]),
         "wrong type": (2, "sets 'max_iter' in [run] to a list", ["--config", listed, "run", "--zarr", store, "-d", 3]),
+        "unknown cluster": (
+            2,
+            "no cluster class nowhere.Cluster",
+            ["plan", "--zarr", store, "-d", 3, "--cluster", "nowhere.Cluster"],
+        ),
         "unknown key": (2, "'max_itr' in [run]", ["--config", config, "run", "--zarr", store, "-d", 3]),
         "no scheduler": (
             75,
@@ -148,7 +183,7 @@ MISTAKES = (
     *("missing source", "empty source", "no source", "not ours to write", "not ours to read", "no store"),
     *("d = 0", "d too large", "unknown solver", "scale and size", "bad size", "bad share"),
     *("workers and scheduler", "other settings", "no scheduler", "a file as store", "a name elsewhere", "unknown key"),
-    *("an address as store", "wrong type"),
+    *("an address as store", "wrong type", "unknown cluster"),
 )
 
 

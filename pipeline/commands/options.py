@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import yaml
 from dask.utils import parse_bytes
 
 from cluster.connect import connect
@@ -63,13 +64,31 @@ as_json: Decorator = click.option(
     envvar="NMF_BATCH_JSON",
     help="One JSON object a line on stdout, the summary last.",
 )
-workers: Decorator = click.option(
-    "--workers",
-    type=click.IntRange(min=1),
-    help="Run on so many processes of this machine, in place of threads of this one.",
-)
-scheduler: Decorator = click.option(
-    "--scheduler", metavar="ADDRESS", help="Run on the Dask scheduler at this address: tcp://host:8786."
+
+
+def place(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that say where the work runs; the command is given them for `connected`."""
+    for option in reversed(PLACE):
+        command = option(command)
+    return command
+
+
+PLACE: tuple[Decorator, ...] = (
+    click.option(
+        "--workers", type=click.IntRange(min=1), help="Run on so many processes, in place of threads of this one."
+    ),
+    click.option(
+        "--scheduler",
+        metavar="ADDRESS|file:PATH",
+        envvar=("NMF_BATCH_SCHEDULER", "DASK_SCHEDULER_ADDRESS"),
+        help="Run on a Dask scheduler that is there: tcp://host:8786, or the file it wrote.",
+    ),
+    click.option("--cluster", metavar="CLASS", help="Start a cluster of this class: dask_jobqueue.SLURMCluster."),
+    click.option(
+        "--cluster-config",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        help="YAML file with what the class is given.",
+    ),
 )
 
 
@@ -132,9 +151,17 @@ def nbytes(count: float) -> str:
 
 
 @contextmanager
-def connected(workers: int | None, scheduler: str | None) -> Iterator[Any]:
+def connected(
+    workers: int | None, scheduler: str | None, cluster: str | None, cluster_config: Path | None
+) -> Iterator[Any]:
     """Connect as asked; only what is wrong with the options themselves is a usage error."""
+    settings = None if cluster_config is None else yaml.safe_load(cluster_config.read_text(encoding="utf-8"))
     with ExitStack() as stack:
         with as_usage_error():
-            client = stack.enter_context(connect(workers=workers, scheduler=scheduler))
+            if settings is not None and not isinstance(settings, dict):
+                raise ValueError(f"{cluster_config} must hold names and values, as in `queue: short`")
+            where = connect(workers=workers, scheduler=scheduler, cluster=cluster, cluster_settings=settings)
+            client = stack.enter_context(where)
+        if client is not None:
+            click.echo(f"dashboard: {client.dashboard_link}", err=True)
         yield client

@@ -17,8 +17,7 @@ from pipeline.plan import Plan, make_plan
 @click.option("-d", "--n-components", type=click.IntRange(min=1), required=True, help="Rank: how many basis images.")
 @click.option("--max-iter", type=click.IntRange(min=1), default=200, help="Passes to plan for.")
 @options.memory
-@options.workers
-@options.scheduler
+@options.place
 @options.as_json
 def plan(
     path: Path,
@@ -27,6 +26,8 @@ def plan(
     memory: int | None,
     workers: int | None,
     scheduler: str | None,
+    cluster: str | None,
+    cluster_config: Path | None,
     as_json: bool,
 ) -> None:
     """Say what `run` would read and hold, and refuse what cannot fit.
@@ -36,7 +37,7 @@ def plan(
       nmf-batch plan --zarr faces.zarr -d 99 --memory 2GiB
     """
     matrix = open_matrix(path)
-    with options.connected(workers, scheduler):
+    with options.connected(workers, scheduler, cluster, cluster_config):
         planned = make_plan(matrix, n_components, memory)
     summary = _summary(matrix, planned, max_iter)
     options.say(json.dumps(summary) if as_json else _text(matrix, planned, summary))

@@ -40,8 +40,7 @@ SHOWN = 10
 @click.option(
     "--codec", type=click.Choice(list(CODECS)), default="none", help="Compress A, for slow or metered storage."
 )
-@options.workers
-@options.scheduler
+@options.place
 @options.as_json
 def prep(
     sources: tuple[Path, ...],
@@ -51,6 +50,8 @@ def prep(
     codec: str,
     workers: int | None,
     scheduler: str | None,
+    cluster: str | None,
+    cluster_config: Path | None,
     as_json: bool,
     **decoding: Any,
 ) -> int:
@@ -70,7 +71,7 @@ def prep(
     def on_progress(so_far: Progress) -> None:
         shown(so_far.done, so_far.total, f"{so_far.unreadable} unreadable ")
 
-    with _executor(workers, scheduler) as executor:
+    with _executor(workers, scheduler, cluster, cluster_config) as executor:
         prepared = prepare(sources, path, wanted, executor, on_progress)
     shown.close()
     options.say(json.dumps(_summary(prepared)) if as_json else _text(prepared))
@@ -78,8 +79,8 @@ def prep(
 
 
 @contextmanager
-def _executor(workers: int | None, scheduler: str | None) -> Iterator[Executor]:
-    with options.connected(workers, scheduler) as client:
+def _executor(*place: Any) -> Iterator[Executor]:
+    with options.connected(*place) as client:
         if client is None:
             # Processes: Pillow's decoders run side by side in threads too, but what surrounds them does not.
             # Not forked: children would share the offset of an archive that is open here.

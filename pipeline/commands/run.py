@@ -42,8 +42,7 @@ DEFAULTS = {field.name: field.default for field in fields(NMFConfig) if field.de
 @click.option("--name", help="Name of the factorization in the store; d99 for -d 99 unless given.")
 @click.option("--fresh", is_flag=True, help="Start over, whatever is stored under the name.")
 @options.memory
-@options.workers
-@options.scheduler
+@options.place
 @options.as_json
 def run(
     path: Path,
@@ -53,6 +52,8 @@ def run(
     memory: int | None,
     workers: int | None,
     scheduler: str | None,
+    cluster: str | None,
+    cluster_config: Path | None,
     as_json: bool,
     **settings: Any,
 ) -> None:
@@ -79,7 +80,7 @@ def run(
         shown(len(iterations), config.max_iter, f"relative error {last.relative_error:.4f} ")
         point()
 
-    with options.connected(workers, scheduler), safe_point() as point:
+    with options.connected(workers, scheduler, cluster, cluster_config), safe_point() as point:
         result = factorize(
             path, n_components, name=name, fresh=fresh, memory_nbytes=memory, on_iteration=on_iteration, **settings
         )
