@@ -156,7 +156,9 @@ def aligned(array: NDArray[Any]) -> NDArray[Any]:
 def add(a: Sums, b: Sums) -> Sums:
     """Add the sums of neighbours, in float64."""
     residual = None if a.residual is None or b.residual is None else a.residual + b.residual
-    return Sums(np.add(a.AHt, b.AHt, dtype=np.float64), np.add(a.HHt, b.HHt, dtype=np.float64), residual)
+    AHt = a.AHt.astype(np.float64)
+    AHt += b.AHt
+    return Sums(AHt, a.HHt + b.HHt, residual)
 
 
 @functools.cache
