@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from data_prep import store
+from data_prep.columns import Chunk, ChunkResult, Unreadable, write_chunk
 from data_prep.decode import Decoding, Mode, decode, mode_of
 from data_prep.lock import only_writer
 from data_prep.sample import sample_columns, sample_size, write_sample
@@ -28,13 +28,6 @@ AHEAD = 64
 
 class StoreDiffers(ValueError):
     """The store holds other images or settings: the command ends with exit code 5."""
-
-
-class Unreadable(NamedTuple):
-    """An image with a zero column, and why."""
-
-    name: str
-    reason: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,29 +64,6 @@ class Progress(NamedTuple):
     done: int
     total: int
     unreadable: int
-
-
-class Chunk(NamedTuple):
-    """What a task needs to know."""
-
-    path: Path
-    number: int
-    files: list[SourceFile]
-    decoding: Decoding
-    image_shape: tuple[int, int, int]
-    sampled: NDArray[np.int64]
-    """Numbers of columns of A that the sample holds if they can be read, those in this chunk."""
-
-
-class ChunkResult(NamedTuple):
-    """What a task returns: nothing that grows with the pixels, but for its part of the sample, which is bounded."""
-
-    number: int
-    ok: NDArray[np.bool_]
-    checksum: int
-    sum_of_squares: int
-    unreadable: list[Unreadable]
-    sampled: dict[int, NDArray[np.uint8]]
 
 
 def prepare(
@@ -172,37 +142,6 @@ def _finish(path: Path, files: Sequence[SourceFile], results: Sequence[ChunkResu
         "n_ok": int(ok.sum()),
         "fingerprint": store.fingerprint((store.open_array(path, "A").shape[0], len(files)), checksum),
     }
-
-
-def write_chunk(chunk: Chunk) -> ChunkResult:
-    """Decode the images of a chunk and write their columns: the task."""
-    A = store.open_array(chunk.path, "A", mode="r+")
-    rows = np.zeros((len(chunk.files), A.shape[0]), np.uint8)
-    ok = np.zeros(len(chunk.files), np.bool_)
-    unreadable: list[Unreadable] = []
-    for row, file in enumerate(chunk.files):
-        try:
-            rows[row] = _column(file, chunk.decoding, chunk.image_shape)
-            ok[row] = True
-        except Exception as error:  # Pillow raises far more than OSError; the reason is kept
-            unreadable.append(Unreadable(printable(file.name), f"{type(error).__name__}: {error}".removesuffix(": ")))
-    first = chunk.number * A.chunks[1]
-    A[:, first : first + len(rows)] = np.ascontiguousarray(rows.T)
-    squares = np.square(rows, dtype=np.uint32).sum(dtype=np.uint64)
-    checksum = store.stored_checksum(A, 0, chunk.number)
-    sampled = {int(j): rows[j - first].copy() for j in chunk.sampled if ok[j - first]}
-    return ChunkResult(chunk.number, ok, checksum, int(squares), unreadable, sampled)
-
-
-def _column(file: SourceFile, decoding: Decoding, image_shape: tuple[int, int, int]) -> NDArray[np.uint8]:
-    pixels = decode(read_bytes(file), decoding)
-    if pixels.shape != image_shape:
-        height, width, _ = pixels.shape
-        raise ValueError(
-            f"it is {height} × {width}, the others are {image_shape[0]} × {image_shape[1]}; "
-            f"--size {image_shape[0]}x{image_shape[1]} would fit it"
-        )
-    return pixels.ravel()
 
 
 def _first_image(files: Sequence[SourceFile], decoding: Decoding) -> tuple[Mode, tuple[int, int, int]]:

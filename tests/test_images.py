@@ -8,8 +8,9 @@ import pytest
 from PIL import Image
 
 from data_prep import images, store
+from data_prep.columns import Unreadable
 from data_prep.decode import Decoding
-from data_prep.images import Options, StoreDiffers, Unreadable, prepare
+from data_prep.images import Options, StoreDiffers, prepare
 from data_prep.lock import HeldError
 from tests.conftest import save_png
 

@@ -86,7 +86,7 @@ def _executor(*place: Any) -> Iterator[Executor]:
             # Not forked: children would share the offset of an archive that is open here.
             with ProcessPoolExecutor(CPU_COUNT, get_context("spawn"), _begin_process) as processes:
                 for _ in range(CPU_COUNT):
-                    processes.submit(import_module, "data_prep.images")  # they start while the sources are listed
+                    processes.submit(import_module, "data_prep.columns")  # they start while the sources are listed
                 yield processes
         else:
             yield client.get_executor(pure=False)
