@@ -1,6 +1,7 @@
 """Small named data, and the ways of running that every result must be the same for."""
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import dask
@@ -51,20 +52,27 @@ def faces(tmp_path: Path, rng: np.random.Generator) -> Path:
 
 
 @pytest.fixture(scope="session")
-def cluster_of() -> Iterator[Callable[[int], Client]]:
-    """Clients of local clusters of so many processes, each started once."""
+def scheduler_of() -> Iterator[Callable[[int], str]]:
+    """Addresses of local clusters of so many processes, each started once."""
     clusters: dict[int, LocalCluster] = {}
 
-    def start(workers: int) -> Client:
+    def start(workers: int) -> str:
         if workers not in clusters:
             clusters[workers] = LocalCluster(
                 n_workers=workers, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0"
             )
-        return Client(clusters[workers])
+        return clusters[workers].scheduler_address
 
     yield start
     for cluster in clusters.values():
         cluster.close()
+
+
+@pytest.fixture
+def cluster_of(scheduler_of: Callable[[int], str]) -> Iterator[Callable[[int], Client]]:
+    """Clients of these clusters, closed after the test: one that stays open is where later tests would run."""
+    with ExitStack() as stack:
+        yield lambda workers: stack.enter_context(Client(scheduler_of(workers)))
 
 
 def sparse(rng: np.random.Generator, rows: int, columns: int) -> np.ndarray:

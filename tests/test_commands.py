@@ -80,8 +80,8 @@ def test_workers_give_what_threads_give(store):
     np.testing.assert_array_equal(threads.loss, workers.loss)
 
 
-def test_a_running_scheduler_is_joined(store, faces, tmp_path, cluster_of):
-    address = cluster_of(2).scheduler.address
+def test_a_running_scheduler_is_joined(store, faces, tmp_path, scheduler_of):
+    address = scheduler_of(2)
     for command in (
         ["prep", faces, "--zarr", tmp_path / "more.zarr", "--scheduler", address],
         ["run", "--zarr", tmp_path / "more.zarr", "-d", 3, "--max-iter", 5, "--scheduler", address],
@@ -99,12 +99,12 @@ def test_a_cluster_of_any_class_is_started_and_closed(store, tmp_path):
     assert (shown.returncode, "3 iterations" in shown.stdout) == (0, True)
 
 
-def test_a_scheduler_is_found_by_its_file_and_by_dasks_variable(store, tmp_path, cluster_of):
-    scheduler = cluster_of(1).scheduler
+def test_a_scheduler_is_found_by_its_file_and_by_dasks_variable(store, tmp_path, scheduler_of):
+    address = scheduler_of(1)
     file = tmp_path / "scheduler.json"
-    file.write_text(json.dumps({"address": scheduler.address, "type": "Scheduler"}))
+    file.write_text(json.dumps({"address": address, "type": "Scheduler"}))
     by_file = nmf_batch("run", "--zarr", store, "-d", 3, "--max-iter", 2, "--scheduler", f"file:{file}")
-    by_variable = nmf_batch("plan", "--zarr", store, "-d", 3, DASK_SCHEDULER_ADDRESS=scheduler.address)
+    by_variable = nmf_batch("plan", "--zarr", store, "-d", 3, DASK_SCHEDULER_ADDRESS=address)
     assert (by_file.returncode, by_variable.returncode) == (0, 0)
     assert "dashboard: " in by_file.stderr
     assert "dashboard: " in by_variable.stderr

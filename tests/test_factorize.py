@@ -31,8 +31,11 @@ def test_the_same_bits_for_any_number_of_threads_and_processes(planted, cluster_
     found = {}
     for workers in (0, 1, 2):
         for threads in (1, 2) if workers == 0 else (1,):
-            place = cluster_of(workers) if workers else nullcontext()
-            with place, ThreadPoolExecutor(threads) as pool, dask.config.set(pool=pool):
+            with (
+                cluster_of(workers) if workers else nullcontext(),
+                ThreadPoolExecutor(threads) as pool,
+                dask.config.set(pool=pool),
+            ):
                 factorize(planted, 4, solver=solver, max_iter=12, tol=0, fresh=True)
             found[workers, threads] = bits(planted)
     assert len(set(found.values())) == 1, found
