@@ -1,7 +1,6 @@
 """Small named data, and the ways of running that every result must be the same for."""
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import dask
@@ -69,10 +68,9 @@ def scheduler_of() -> Iterator[Callable[[int], str]]:
 
 
 @pytest.fixture
-def cluster_of(scheduler_of: Callable[[int], str]) -> Iterator[Callable[[int], Client]]:
-    """Clients of these clusters, closed after the test: one that stays open is where later tests would run."""
-    with ExitStack() as stack:
-        yield lambda workers: stack.enter_context(Client(scheduler_of(workers)))
+def cluster_of(scheduler_of: Callable[[int], str]) -> Callable[[int], Client]:
+    """Clients of these clusters, to be used in a with statement: one left open is where later tests would run."""
+    return lambda workers: Client(scheduler_of(workers))
 
 
 def sparse(rng: np.random.Generator, rows: int, columns: int) -> np.ndarray:
