@@ -1,6 +1,7 @@
 """What a run holds is what its plan said: measured as the peak resident size of the process."""
 
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -32,11 +33,15 @@ def large(tmp_path_factory):
 
 
 def run(path, d, memory_nbytes, solver="mu", **limits):
+    """As a user's shell starts it: a cluster of an earlier test leaves settings of its workers in the environment."""
+    its_workers = ("MALLOC_TRIM_THRESHOLD_", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    environment = {name: value for name, value in os.environ.items() if name not in its_workers}
     return subprocess.run(
         [sys.executable, "-c", MEASURE, str(path), str(d), str(memory_nbytes), solver],
         capture_output=True,
         text=True,
         timeout=300,
+        env=environment,
         **limits,
     )
 
