@@ -197,10 +197,9 @@ def _run(chunks: Sequence[Chunk], executor: Executor, on_progress: Callable[[Pro
             results += [future.result() for future in done]
             n_done = sum(len(result.ok) for result in results)
             on_progress(Progress(n_done, total, sum(len(result.unreadable) for result in results)))
-    except BaseException:
+    finally:  # none is left under way but after a failure or an interrupt
         for future in under_way:
             future.cancel()
-        raise
 
 
 def _check_share(unreadable: Sequence[Sequence[str]], n: int, max_skip: float, path: Path) -> None:
