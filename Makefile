@@ -10,7 +10,7 @@ demo: $(VENV)/installed
 	$(BIN)/nmf-batch demo --out demo
 
 test: lint
-	$(BIN)/pytest -q
+	$(BIN)/pytest -q -n 2
 
 lint: $(VENV)/tested
 	$(BIN)/ruff check .

@@ -1,18 +1,17 @@
 """A matrix that is in memory already, as a store."""
 
-from pathlib import Path
-
 import numpy as np
 from numpy.typing import NDArray
 
 from data_prep import store
+from data_prep.folders import Where, folder
 from data_prep.sample import write_sample
 
 ARRAYS = ("A", "ok", "checksum", "sample", "sample_column")
 LARGEST = 1e12
 
 
-def write_matrix(path: str | Path, A: NDArray[np.floating] | NDArray[np.integer]) -> None:
+def write_matrix(path: Where, A: NDArray[np.floating] | NDArray[np.integer]) -> None:
     """Write A (m, n) ≥ 0, a column an item, as a store that `factorize` takes; its values stay as they are.
 
     uint8 stays uint8, everything else becomes float32.
@@ -22,17 +21,17 @@ def write_matrix(path: str | Path, A: NDArray[np.floating] | NDArray[np.integer]
     BadInput
         A is not two-dimensional, is empty, or holds a negative, NaN or infinite value; or the path is taken.
     """
-    path = Path(path).absolute()
+    home = folder(path)
     if A.ndim != 2 or A.size == 0:
         raise store.BadInput(f"the matrix has shape {A.shape}, but must have rows and columns")
     m, n = A.shape
     c = store.chunk_images(m)
     norm_squared = sum(_squares(A[:, first : first + c], first) for first in range(0, n, c))
-    if store.group_attributes(path).get("status") == "complete":
+    if store.group_attributes(home).get("status") == "complete":
         raise store.BadInput(f"{path} holds a matrix already; choose another path")
-    store.begin(path, expendable=ARRAYS)
+    store.begin(home, expendable=ARRAYS)
     array = store.create_array(
-        path,
+        home,
         "A",
         shape=(m, n),
         chunks=(m, c),
@@ -43,12 +42,12 @@ def write_matrix(path: str | Path, A: NDArray[np.floating] | NDArray[np.integer]
         array[:, first : first + c] = A[:, first : first + c].astype(array.dtype)
     checksum = np.array([store.stored_checksum(array, 0, k) for k in range(array.cdata_shape[1])], np.uint32)
     ok = np.ones(n, np.bool_)
-    store.write_array(path, "ok", ok, ("item",))
-    store.write_array(path, "checksum", checksum, ("chunk",))
-    write_sample(path, ok, {})
-    store.sync_tree(path)
+    store.write_array(home, "ok", ok, ("item",))
+    store.write_array(home, "checksum", checksum, ("chunk",))
+    write_sample(home, ok, {})
+    home.put_on_disk()
     store.publish(
-        path,
+        home,
         {
             "format": store.FORMAT,
             "status": "complete",

@@ -1,6 +1,5 @@
 """One task of the prep job: the columns of a chunk, decoded and written."""
 
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -8,6 +7,7 @@ from numpy.typing import NDArray
 
 from data_prep import store
 from data_prep.decode import Decoding, decode
+from data_prep.folders import Folder
 from data_prep.sources import SourceFile, printable, read_bytes
 
 
@@ -21,7 +21,7 @@ class Unreadable(NamedTuple):
 class Chunk(NamedTuple):
     """What a task needs to know."""
 
-    path: Path
+    path: Folder
     number: int
     files: list[SourceFile]
     decoding: Decoding

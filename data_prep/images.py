@@ -16,6 +16,7 @@ import numpy as np
 from data_prep import store
 from data_prep.columns import Chunk, ChunkResult, Unreadable, write_chunk
 from data_prep.decode import Decoding, Mode, decode, mode_of
+from data_prep.folders import Folder, Where, folder
 from data_prep.lock import only_writer
 from data_prep.sample import sample_columns, sample_size, write_sample
 from data_prep.sources import Listing, SourceFile, digest, list_sources, printable, read_bytes
@@ -34,7 +35,7 @@ class StoreDiffers(ValueError):
 class Prepared:
     """What a preparation did."""
 
-    path: Path
+    path: Folder
     shape: tuple[int, int]
     image_shape: tuple[int, int, int]
     """(height, width, channels) of every image."""
@@ -68,7 +69,7 @@ class Progress(NamedTuple):
 
 def prepare(
     sources: Sequence[Path],
-    path: Path,
+    path: Where,
     options: Options,
     executor: Executor,
     on_progress: Callable[[Progress], None] = lambda progress: None,
@@ -95,36 +96,35 @@ def prepare(
     StoreDiffers
         The store was prepared from other images or with other settings.
     """
-    path, listing = path.absolute(), list_sources([source.absolute() for source in sources])
+    home, listing = folder(path), list_sources([source.absolute() for source in sources])
     files = listing.files[: options.limit]
-    existing = _existing(path, files, options, listing)
+    existing = _existing(home, files, options, listing)
     if existing is not None:
         return existing
     mode, image_shape = _first_image(files, options.decoding)
     decoding = Decoding(mode=mode, scale=options.decoding.scale, size=options.decoding.size)
-    store.check_vacant(path, expendable=ARRAYS)
-    with only_writer(path):
-        chunks = _create(path, files, decoding, image_shape, options.codec)
+    store.check_vacant(home, expendable=ARRAYS)
+    with only_writer(home):
+        chunks = _create(home, files, decoding, image_shape, options.codec)
         results = _run(chunks, executor, on_progress)
         try:
             unreadable = [list(broken) for result in results for broken in result.unreadable]
-            _check_share(unreadable, len(files), options.max_skip, path)
+            _check_share(unreadable, len(files), options.max_skip, home)
         except store.BadInput:
-            store.empty(path)
-            path.rmdir()
+            home.remove()
             raise
-        attributes = _finish(path, files, results)
+        attributes = _finish(home, files, results)
         attributes |= {
             "unreadable": unreadable,
             "image_shape": list(image_shape),
             "mode": mode,
             "prep": _settings(options, files),
         }
-        store.publish(path, attributes)
-    return _prepared(path, attributes, (int(np.prod(image_shape)), len(files)), listing, new=True)
+        store.publish(home, attributes)
+    return _prepared(home, attributes, (int(np.prod(image_shape)), len(files)), listing, new=True)
 
 
-def _finish(path: Path, files: Sequence[SourceFile], results: Sequence[ChunkResult]) -> dict[str, Any]:
+def _finish(path: Folder, files: Sequence[SourceFile], results: Sequence[ChunkResult]) -> dict[str, Any]:
     """Write what belongs to A and put everything on disk; returns attributes for its publication."""
     ok = np.concatenate([result.ok for result in results])
     checksum = np.array([result.checksum for result in results], np.uint32)
@@ -133,7 +133,7 @@ def _finish(path: Path, files: Sequence[SourceFile], results: Sequence[ChunkResu
     store.write_array(path, "ok", ok, ("image",))
     store.write_array(path, "checksum", checksum, ("chunk",))
     write_sample(path, ok, {j: column for result in results for j, column in result.sampled.items()})
-    store.sync_tree(path)
+    path.put_on_disk()
     return {
         "format": store.FORMAT,
         "status": "complete",
@@ -160,7 +160,7 @@ def _first_image(files: Sequence[SourceFile], decoding: Decoding) -> tuple[Mode,
 
 
 def _create(
-    path: Path, files: list[SourceFile], decoding: Decoding, image_shape: tuple[int, int, int], codec: str
+    path: Folder, files: list[SourceFile], decoding: Decoding, image_shape: tuple[int, int, int], codec: str
 ) -> list[Chunk]:
     """Make the empty A, and say what is to be done for each of its chunks."""
     m, n = int(np.prod(image_shape)), len(files)
@@ -202,7 +202,7 @@ def _run(chunks: Sequence[Chunk], executor: Executor, on_progress: Callable[[Pro
             future.cancel()
 
 
-def _check_share(unreadable: Sequence[Sequence[str]], n: int, max_skip: float, path: Path) -> None:
+def _check_share(unreadable: Sequence[Sequence[str]], n: int, max_skip: float, path: Folder) -> None:
     if len(unreadable) > max_skip * n:
         first = "; ".join(f"{name} ({reason})" for name, reason in unreadable[:3])
         raise store.BadInput(
@@ -221,7 +221,7 @@ def _settings(options: Options, files: Sequence[SourceFile]) -> dict[str, Any]:
     }
 
 
-def _existing(path: Path, files: Sequence[SourceFile], options: Options, listing: Listing) -> Prepared | None:
+def _existing(path: Folder, files: Sequence[SourceFile], options: Options, listing: Listing) -> Prepared | None:
     """Return what the store holds where it is just what is asked; StoreDiffers where it is complete, but other."""
     if store.group_attributes(path).get("status") != "complete":
         return None
@@ -237,7 +237,7 @@ def _existing(path: Path, files: Sequence[SourceFile], options: Options, listing
     return _prepared(path, matrix.attributes, matrix.shape, listing, new=False)
 
 
-def _prepared(path: Path, attributes: Any, shape: tuple[int, int], listing: Listing, *, new: bool) -> Prepared:
+def _prepared(path: Folder, attributes: Any, shape: tuple[int, int], listing: Listing, *, new: bool) -> Prepared:
     return Prepared(
         path=path,
         shape=shape,

@@ -1,10 +1,23 @@
-"""One writer at a time: a lock on a folder that is gone with the process that held it, however it ended."""
+"""One writer at a time. The lock of a process that has ended, however it ended, is in nobody's way.
+
+A local folder is locked itself, and the system lets go of it with the process. In an object store the writer keeps a
+lease, an object that says until when it holds, and renews it; a lease that has run out may be taken over.
+"""
 
 import fcntl
+import json
 import os
+import socket
+import threading
+import time
+import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import contextmanager, suppress
+
+from data_prep.folders import LEASE, Changed, Folder, LocalFolder, RemoteFolder, Unreachable
+
+LEASE_S = 60.0
+"""How long a lease lasts unless renewed: clocks of machines that share a store must agree far better than that."""
 
 
 class HeldError(BlockingIOError):
@@ -12,10 +25,17 @@ class HeldError(BlockingIOError):
 
 
 @contextmanager
-def only_writer(folder: Path) -> Iterator[None]:
+def only_writer(folder: Folder) -> Iterator[None]:
     """Hold a folder, which is made where it is missing; HeldError where another process does. Readers do not ask."""
-    folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder, os.O_RDONLY)
+    with _leased(folder) if isinstance(folder, RemoteFolder) else _locked(folder):
+        yield
+
+
+@contextmanager
+def _locked(folder: Folder) -> Iterator[None]:
+    assert isinstance(folder, LocalFolder)
+    folder.make()
+    descriptor = os.open(folder.path, os.O_RDONLY)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -24,3 +44,47 @@ def only_writer(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def _leased(folder: RemoteFolder) -> Iterator[None]:
+    held, version = folder.read_versioned(LEASE)
+    until = 0.0 if held is None else float(json.loads(held)["until"])
+    if until > time.time():
+        raise HeldError(
+            f"another process is writing {folder} ({json.loads(held or b'{}').get('host')}); wait for it, or stop it: "
+            f"{until - time.time():.0f} s after its end the store is free"
+        )
+    lease = _Lease(folder, version)
+    lease.renew()
+    ended = threading.Event()
+
+    def keep() -> None:
+        while not ended.wait(LEASE_S / 4):
+            with suppress(Changed, Unreachable):  # who took it over, or what is gone, the next write meets
+                lease.renew()
+
+    keeper = threading.Thread(target=keep, daemon=True)
+    keeper.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        keeper.join()
+        with suppress(HeldError, Unreachable):
+            lease.renew(0.0)
+
+
+class _Lease:
+    """What says, in the store, who writes and until when."""
+
+    def __init__(self, folder: RemoteFolder, version: str | None) -> None:
+        self._folder, self._version, self._owner = folder, version, uuid.uuid4().hex
+
+    def renew(self, seconds: float = LEASE_S) -> None:
+        """Say that it holds for so long from now on, unless somebody else has it."""
+        says = {"owner": self._owner, "host": socket.gethostname(), "until": time.time() + seconds}
+        try:
+            self._version = self._folder.replace_version(LEASE, json.dumps(says).encode(), self._version)
+        except Changed as error:
+            raise HeldError(f"another process is writing {self._folder}; wait for it, or stop it") from error

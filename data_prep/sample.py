@@ -5,20 +5,20 @@ work, any first part of it is a smaller uniform sample, and appended columns onl
 """
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from data_prep import store
+from data_prep.folders import Folder
 
 MAX_COLUMNS = 16_384
 MAX_NBYTES = 256 * 2**20
 KEY = np.uint64(0x9E3779B97F4A7C15)
 
 
-def write_sample(path: Path, ok: NDArray[np.bool_], at_hand: Mapping[int, NDArray[Any]]) -> None:
+def write_sample(path: Folder, ok: NDArray[np.bool_], at_hand: Mapping[int, NDArray[Any]]) -> None:
     """Write the sampled columns.
 
     Parameters

@@ -3,19 +3,19 @@
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
 from data_prep import store
+from data_prep.folders import Folder
 
 
 @dataclass(frozen=True)
 class StoredBlocks:
     """Consecutive chunks of a stored (rows, columns) array, read and checked one at a time when iterated."""
 
-    path: Path
+    path: Folder
     name: str
     chunks: range
     checksums: Sequence[int] | None = None
@@ -24,9 +24,7 @@ class StoredBlocks:
     def __iter__(self) -> Iterator[NDArray[Any]]:
         array = store.open_array(self.path, self.name)
         for position, k in enumerate(self.chunks):
-            if self.checksums is not None:
-                store.check_chunk(array, k, self.checksums[position])
-            yield store.read_chunk(array, 0, k)
+            yield store.read_chunk(array, 0, k, checksum=None if self.checksums is None else self.checksums[position])
 
 
 def read_ahead(blocks: Iterable[NDArray[Any]]) -> Iterator[NDArray[Any]]:
@@ -47,7 +45,7 @@ def read_ahead(blocks: Iterable[NDArray[Any]]) -> Iterator[NDArray[Any]]:
 class Scratch:
     """Where tasks leave H between passes: two arrays in turn, since what is read must not be written meanwhile."""
 
-    path: Path
+    path: Folder
     name: str
     parts: Sequence[range]
 
@@ -57,7 +55,7 @@ class Scratch:
         return StoredBlocks(self.path, self.name, self.parts[k])
 
 
-def write_blocks(path: Path, name: str, chunks: range, blocks: list[NDArray[Any]]) -> None:
+def write_blocks(path: Folder, name: str, chunks: range, blocks: list[NDArray[Any]]) -> None:
     """Write consecutive chunks of a stored array; nobody else writes these."""
     array = store.open_array(path, name, mode="r+")
     for k, block in zip(chunks, blocks, strict=True):

@@ -5,18 +5,17 @@ a name of its own, put on disk, and only then named by `nmf/NAME`'s attribute `c
 """
 
 import re
-import shutil
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from data_prep import store
+from data_prep.folders import ASIDE, Folder, Where, folder
 from data_prep.store import StoredMatrix
 from pipeline import engine
 from pipeline.blocks import write_blocks
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
 W_CHUNK_NBYTES = 64 * 2**20
 KEPT_REVISIONS = 2
 NEEDED = {"parameters", "shape", "fingerprint", "relative_error", "n_iter", "passes", "seconds", "stop", "ended"}
+REVISION = re.compile(r"r\d{6}-")
 NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
 
 
@@ -36,7 +36,7 @@ NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
 class Factors:
     """A complete factorization A ≈ W H, read lazily; every chunk is checked as it is read."""
 
-    path: Path
+    path: Folder
     """The revision's folder."""
     attributes: Mapping[str, Any]
     """d, solver, parameters, relative_error, passes, when and how it was made."""
@@ -63,7 +63,7 @@ class Factors:
         return [Iteration(*values) for values in zip(*columns, strict=True)]
 
 
-def open_factors(path: str | Path, name: str) -> Factors:
+def open_factors(path: Where, name: str) -> Factors:
     """Open the newest complete factorization of that name.
 
     Parameters
@@ -78,37 +78,37 @@ def open_factors(path: str | Path, name: str) -> Factors:
     BadInput
         Where there is none, or it is damaged.
     """
-    factors = current(Path(path), name)
+    home = folder(path)
+    factors = current(home, name)
     if factors is None:
-        known = ", ".join(names(Path(path))) or "none"
+        known = ", ".join(names(home)) or "none"
         raise store.BadInput(f"{path} has no factorization {name!r}, it has: {known}; make one with `nmf-batch run`")
     return factors
 
 
-def named(path: Path, name: str) -> Path:
+def named(path: Folder, name: str) -> Folder:
     """Folder of a factorization; ValueError where the name could lead elsewhere."""
     if not NAME.fullmatch(name):
         raise ValueError(f"the name is {name!r}, but must be letters, digits, '.', '_' or '-', and begin with no '.'")
     return path / "nmf" / name
 
 
-def names(path: Path) -> list[str]:
+def names(path: Folder) -> list[str]:
     """Names of the complete factorizations in a store."""
-    folder = path / "nmf"
-    found = sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
-    return [name for name in found if "current" in store.group_attributes(folder / name)]
+    below = path / "nmf"
+    return [name for name in below.entries() if "current" in store.group_attributes(below / name)]
 
 
-def current(path: Path, name: str) -> Factors | None:
+def current(path: Folder, name: str) -> Factors | None:
     """Return the newest complete factorization of that name, or None."""
-    folder = named(path, name)
-    revision = store.group_attributes(folder).get("current")
+    group = named(path, name)
+    revision = store.group_attributes(group).get("current")
     if revision is None:
         return None
-    attributes = store.group_attributes(folder / revision)
+    attributes = store.group_attributes(group / revision)
     if attributes.get("status") != "complete" or NEEDED - attributes.keys():
-        raise store.BadInput(f"{folder / revision} is named as current, but missing or not complete; restore it")
-    return Factors(folder / revision, attributes)
+        raise store.BadInput(f"{group / revision} is named as current, but missing or not complete; restore it")
+    return Factors(group / revision, attributes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,37 +125,35 @@ class Finished:
 
 def publish_revision(matrix: StoredMatrix, name: str, finished: Finished) -> Factors:
     """Write a complete revision of a factorization, put it on disk, and make it current."""
-    folder = named(matrix.path, name)
-    revision = folder / _next_revision(folder)
+    group = named(matrix.path, name)
+    revision = group / _next_revision(group)
     attributes = {"format": store.FORMAT, "status": "complete", **finished.attributes}
     try:
-        revision.mkdir(parents=True)
+        revision.make()
         _write(revision, matrix, finished)
         store.publish(revision, attributes)
-        store.sync_tree(revision)
+        revision.put_on_disk()
     except BaseException:
-        shutil.rmtree(revision, ignore_errors=True)
+        revision.remove()
         raise
-    if not (folder.parent / "zarr.json").exists():
-        store.publish(folder.parent, {})
-    store.publish(folder, {"current": revision.name})
-    for path in (folder.parent, matrix.path):
-        store.sync_path(path)
-    _clean(folder)
+    if group.parent.read("zarr.json") is None:
+        store.publish(group.parent, {})
+    store.publish(group, {"current": revision.name})
+    _clean(group)
     return Factors(revision, attributes)
 
 
-def _clean(folder: Path) -> None:
+def _clean(group: Folder) -> None:
     """Remove what dead attempts left, and all complete revisions but the newest two; only the writer may."""
-    revisions = sorted(folder.glob("r*-*"))
-    complete = [path for path in revisions if store.group_attributes(path).get("status") == "complete"]
-    kept = complete[-KEPT_REVISIONS:]
-    for path in [*revisions, *folder.glob("scratch-*"), *folder.glob(f"{store.ASIDE}*")]:
-        if path not in kept:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    entries = group.entries()
+    revisions = [name for name in entries if REVISION.match(name)]
+    complete = [name for name in revisions if store.group_attributes(group / name).get("status") == "complete"]
+    left_over = {name for name in entries if name.startswith(("scratch-", ASIDE))}
+    for name in left_over.union(revisions).difference(complete[-KEPT_REVISIONS:]):
+        (group / name).remove()
 
 
-def _write(revision: Path, matrix: StoredMatrix, finished: Finished) -> None:
+def _write(revision: Folder, matrix: StoredMatrix, finished: Finished) -> None:
     m, d = finished.W.shape
     together = max(1, min(d, W_CHUNK_NBYTES // (4 * m)))
     W = store.create_array(
@@ -173,11 +171,11 @@ def _write(revision: Path, matrix: StoredMatrix, finished: Finished) -> None:
         store.write_array(revision, field, values, ("iteration",))
 
 
-def create_H(folder: Path, name: str, d: int, matrix: StoredMatrix) -> None:
+def create_H(where: Folder, name: str, d: int, matrix: StoredMatrix) -> None:
     """Create an empty H (d, n), chunked like A: a chunk of it belongs to one task."""
-    folder.mkdir(parents=True, exist_ok=True)
+    where.make()
     store.create_array(
-        folder,
+        where,
         name,
         shape=(d, matrix.shape[1]),
         chunks=(d, matrix.chunk_images),
@@ -187,12 +185,12 @@ def create_H(folder: Path, name: str, d: int, matrix: StoredMatrix) -> None:
     )
 
 
-def _next_revision(folder: Path) -> str:
-    taken = [int(entry.name[1:7]) for entry in folder.glob("r*-*")]
+def _next_revision(group: Folder) -> str:
+    taken = [int(name[1:7]) for name in group.entries() if REVISION.match(name)]
     return f"r{max(taken, default=0) + 1:06d}-{uuid.uuid4().hex[:8]}"
 
 
-def _lazy(path: Path, name: str) -> "da.Array":
+def _lazy(path: Folder, name: str) -> "da.Array":
     """Describe a stored array as a Dask array whose blocks are checked chunks."""
     import dask.array as da  # here, since it takes a quarter of a second that no command should pay for
 
@@ -204,5 +202,5 @@ def _lazy(path: Path, name: str) -> "da.Array":
     return da.map_blocks(_read_block, path, name, chunks=chunks, dtype=array.dtype, meta=np.empty((0, 0), array.dtype))
 
 
-def _read_block(path: Path, name: str, block_info: Mapping[Any, Any]) -> NDArray[Any]:
+def _read_block(path: Folder, name: str, block_info: Mapping[Any, Any]) -> NDArray[Any]:
     return store.read_chunk(store.open_array(path, name), *block_info[None]["chunk-location"])

@@ -1,20 +1,19 @@
 """The job: open the matrix, decide what is left to do, solve, publish."""
 
 import itertools
-import shutil
 import socket
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from data_prep import store
+from data_prep.folders import Folder, Where
 from data_prep.lock import only_writer
 from data_prep.store import StoredMatrix
 from pipeline import engine, starts
@@ -49,7 +48,7 @@ class Result:
 
 
 def factorize(
-    path: str | Path,
+    path: Where,
     n_components: int,
     *,
     name: str | None = None,
@@ -95,7 +94,7 @@ def factorize(
         The stored factorization of that name was made with other parameters or from other data.
     """
     config = NMFConfig(n_components=n_components, **settings)
-    matrix = store.open_matrix(Path(path).absolute())
+    matrix = store.open_matrix(path)
     _check_start(n_components, matrix, start)
     folder = named(matrix.path, name or f"d{n_components}")
     with only_writer(folder):
@@ -146,7 +145,7 @@ def _factorize(matrix: StoredMatrix, name: str, config: NMFConfig, ways: Ways) -
         finished = Finished(W=state.W.W, H=H, iterations=recorder.iterations, attributes=attributes)
         return Result(publish_revision(matrix, name, finished), stop, recorder.n_new)
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.remove()
 
 
 def _solve(
@@ -155,7 +154,7 @@ def _solve(
     plan: Plan,
     begin: Callable[[], State],
     recorder: Recorder,
-    scratch: Path,
+    scratch: Folder,
 ) -> tuple[State, Stop]:
     checksums = store.read_checksums(matrix).tolist()
     stored = [StoredBlocks(matrix.path, "A", part, checksums[part.start : part.stop]) for part in plan.partitions]
@@ -174,7 +173,7 @@ def _solve(
     return solve(A, SOLVERS[config.solver], begin(), should_stop, recorder)
 
 
-def _spills(matrix: StoredMatrix, d: int, plan: Plan, scratch: Path) -> Iterator[Scratch | None]:
+def _spills(matrix: StoredMatrix, d: int, plan: Plan, scratch: Folder) -> Iterator[Scratch | None]:
     """On a cluster H is stored every eighth pass, from which a lost worker's part is then made again."""
     if engine.place().in_process:
         yield from itertools.repeat(None)

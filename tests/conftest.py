@@ -43,11 +43,9 @@ def planted(tmp_path: Path, rng: np.random.Generator, small_chunks: None) -> Pat
 
 @pytest.fixture
 def faces(tmp_path: Path, rng: np.random.Generator) -> Path:
-    """A folder of 30 gray PNG files of 6 × 5 pixels, with a folder inside."""
-    folder = tmp_path / "images"
-    for k in range(30):
-        save_png(folder / ("" if k % 3 else "deep") / f"{k:02d}.png", rng.integers(0, 256, (6, 5), dtype=np.uint8))
-    return folder
+    """A folder of faces, see `save_faces`."""
+    save_faces(tmp_path / "images", rng)
+    return tmp_path / "images"
 
 
 @pytest.fixture(scope="session")
@@ -76,6 +74,12 @@ def cluster_of(scheduler_of: Callable[[int], str]) -> Callable[[int], Client]:
 def sparse(rng: np.random.Generator, rows: int, columns: int) -> np.ndarray:
     """Uniform numbers, half of them zero, so that the factorization is unique."""
     return rng.random((rows, columns)) * (rng.random((rows, columns)) < 0.5)
+
+
+def save_faces(folder: Path, rng: np.random.Generator) -> None:
+    """Save 30 gray PNG files of 6 × 5 pixels, a third of them in a folder inside."""
+    for k in range(30):
+        save_png(folder / ("" if k % 3 else "deep") / f"{k:02d}.png", rng.integers(0, 256, (6, 5), dtype=np.uint8))
 
 
 def save_png(path: Path, pixels: np.ndarray) -> None:

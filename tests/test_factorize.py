@@ -215,7 +215,7 @@ class TestInThisThread:
 
     def test_a_damaged_chunk_of_h_is_noticed_when_it_is_read(self, planted):
         factors = factorize(planted, 4, max_iter=1).factors
-        file = factors.path / "H" / "c" / "0" / "5"
+        file = factors.path.path / "H" / "c" / "0" / "5"
         file.write_bytes(bytes([file.read_bytes()[0] ^ 1]) + file.read_bytes()[1:])
         assert factors.H[:, :80].compute().shape == (4, 80)
         with pytest.raises(store.BadInput, match="H/c/0/5 is damaged"):

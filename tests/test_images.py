@@ -10,6 +10,7 @@ from PIL import Image
 from data_prep import images, store
 from data_prep.columns import Unreadable
 from data_prep.decode import Decoding
+from data_prep.folders import folder
 from data_prep.images import Options, StoreDiffers, prepare
 from data_prep.lock import HeldError
 from tests.conftest import save_png
@@ -155,10 +156,10 @@ def test_two_preparations_of_one_store_do_not_mix(faces, tmp_path, monkeypatch):
 
 
 def test_what_a_kill_within_publishing_leaves_is_no_obstacle(faces, tmp_path):
-    store.begin(tmp_path / "f.zarr", expendable=())
-    (tmp_path / "f.zarr" / ".zarr.json.0123").write_text("half")
+    store.begin(folder(tmp_path / "f.zarr"), expendable=())
+    (tmp_path / "f.zarr" / ".aside-0123").write_text("half")
     assert prep(faces, tmp_path / "f.zarr").new
-    assert not list((tmp_path / "f.zarr").glob(".zarr.json.*"))
+    assert not list((tmp_path / "f.zarr").glob(".aside-*"))
 
 
 def test_a_failure_stops_what_waits(faces, tmp_path, monkeypatch):
@@ -182,7 +183,7 @@ def test_the_first_so_many(faces, tmp_path):
 
 @pytest.mark.parametrize("codec", ["none", "lz4", "zstd"])
 def test_every_codec_keeps_a_checksum_on_every_chunk(faces, tmp_path, codec):
-    path = prep(faces, tmp_path / "f.zarr", codec=codec).path
+    path = prep(faces, tmp_path / "f.zarr", codec=codec).path.path
     for metadata in path.glob("*/zarr.json"):
         assert json.loads(metadata.read_text())["codecs"][-1]["name"] == "crc32c", metadata
     assert store.read_chunk(store.open_array(path, "A"), 0, 0).shape == (30, 30)

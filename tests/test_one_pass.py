@@ -71,9 +71,9 @@ def reads(monkeypatch):
     counts = Counter()
     original = store.read_chunk
 
-    def counting(array, *index):
+    def counting(array, *index, **named):
         counts[array.path.split("/")[-1], index[-1]] += 1
-        return original(array, *index)
+        return original(array, *index, **named)
 
     monkeypatch.setattr(store, "read_chunk", counting)
     return counts

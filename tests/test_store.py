@@ -5,6 +5,7 @@ import pytest
 
 from data_prep import store
 from data_prep.arrays import write_matrix
+from data_prep.folders import folder
 
 
 @pytest.mark.parametrize(
@@ -69,7 +70,7 @@ def test_publish_leaves_the_old_attributes_when_it_fails(planted):
 
 
 def test_an_unfinished_store_is_refused_with_the_way_on(tmp_path):
-    store.begin(tmp_path / "s.zarr", expendable=())
+    store.begin(folder(tmp_path / "s.zarr"), expendable=())
     with pytest.raises(store.BadInput, match="run the same `nmf-batch prep` again"):
         store.open_matrix(tmp_path / "s.zarr")
 
@@ -77,7 +78,7 @@ def test_an_unfinished_store_is_refused_with_the_way_on(tmp_path):
 def test_somebody_elses_folder_is_not_touched(tmp_path):
     (tmp_path / "thesis.tex").write_text("precious")
     with pytest.raises(store.BadInput, match="not an nmf-batch store"):
-        store.begin(tmp_path, expendable=("A",))
+        store.begin(folder(tmp_path), expendable=("A",))
     assert (tmp_path / "thesis.tex").read_text() == "precious"
 
 

@@ -88,6 +88,7 @@ def main() -> None:
 
 def _run() -> int:
     from cluster.connect import SchedulerUnreachable
+    from data_prep.folders import Forbidden, Unreachable
     from data_prep.images import StoreDiffers
     from data_prep.lock import HeldError
     from data_prep.store import BadInput
@@ -104,6 +105,8 @@ def _run() -> int:
         HeldError: 11,
         SchedulerUnreachable: 75,
         NoWorkersError: 75,
+        Unreachable: 75,
+        Forbidden: 4,
     }
     try:
         result: Any = cli(standalone_mode=False)

@@ -1,11 +1,11 @@
 """nmf-batch info: what is in a store."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import click
 
+from data_prep.folders import Folder
 from data_prep.store import StoredMatrix, open_matrix
 from pipeline.commands import options
 from pipeline.factors import Factors, names, open_factors
@@ -15,7 +15,7 @@ from pipeline.loop import Stop
 @click.command(context_settings=options.CONTEXT)
 @options.zarr
 @options.as_json
-def info(path: Path, as_json: bool) -> None:
+def info(path: Folder, as_json: bool) -> None:
     """Say what is in a store: the matrix, and every factorization of it.
 
     \b

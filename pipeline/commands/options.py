@@ -12,22 +12,24 @@ import yaml
 from dask.utils import parse_bytes
 
 from cluster.connect import connect
+from data_prep.folders import Folder, folder
 
 CONTEXT = {"auto_envvar_prefix": "NMF_BATCH", "show_default": True}
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
-class StorePath(click.ParamType[Path]):
-    """Where a store is."""
+class StoreFolder(click.ParamType[Folder]):
+    """Where a store is: a path, or an address."""
 
-    name = "path"
+    name = "path|address"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
-        """Refuse addresses, which would become the name of a folder."""
-        if "::" in str(value) or "://" in str(value):
-            self.fail(f"{value} is an address, but a store is a folder; give its path", param, ctx)
-        return Path(value)
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Folder:
+        """Refuse addresses that hold more than a place."""
+        try:
+            return folder(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 class Memory(click.ParamType[int]):
@@ -51,11 +53,11 @@ memory: Decorator = click.option(
 zarr: Decorator = click.option(
     "--zarr",
     "path",
-    type=StorePath(),
+    type=StoreFolder(),
     required=True,
     envvar="NMF_BATCH_ZARR",
     show_default=False,
-    help="The store.",
+    help="The store: a folder, or an address such as s3://bucket/faces.zarr.",
 )
 as_json: Decorator = click.option(
     "--json",

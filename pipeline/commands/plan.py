@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from data_prep.folders import Folder
 from data_prep.store import StoredMatrix, open_matrix
 from pipeline.commands import options
 from pipeline.plan import Plan, make_plan
@@ -20,7 +21,7 @@ from pipeline.plan import Plan, make_plan
 @options.place
 @options.as_json
 def plan(
-    path: Path,
+    path: Folder,
     n_components: int,
     max_iter: int,
     memory: int | None,

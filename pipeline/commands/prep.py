@@ -16,6 +16,7 @@ import click
 from dask.system import CPU_COUNT
 
 from data_prep.decode import Decoding
+from data_prep.folders import Folder
 from data_prep.images import MAX_SKIP, Options, Prepared, Progress, prepare
 from data_prep.store import CODECS
 from pipeline.commands import options, progress
@@ -44,7 +45,7 @@ SHOWN = 10
 @options.as_json
 def prep(
     sources: tuple[Path, ...],
-    path: Path,
+    path: Folder,
     limit: int | None,
     max_skip: float,
     codec: str,

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from data_prep.folders import Folder
 from pipeline.commands import options, progress
 from pipeline.commands.signals import safe_point
 from pipeline.config import INITS, SOLVERS, NMFConfig
@@ -45,7 +46,7 @@ DEFAULTS = {field.name: field.default for field in fields(NMFConfig) if field.de
 @options.place
 @options.as_json
 def run(
-    path: Path,
+    path: Folder,
     n_components: int,
     name: str | None,
     fresh: bool,
@@ -97,7 +98,7 @@ def _summary(result: Result) -> dict[str, Any]:
     }
 
 
-def _text(result: Result, path: Path) -> str:
+def _text(result: Result, path: Folder) -> str:
     attributes, name = result.factors.attributes, result.factors.path.parent.name
     did = "nothing new" if result.n_new == 0 else f"{result.n_new} iterations"
     return (

@@ -1,0 +1,218 @@
+"""Stores behind an address: a local S3 server with the real client, and any other file system of fsspec's."""
+
+import http.server
+import json
+import os
+import threading
+import time
+
+import boto3
+import numpy as np
+import pytest
+from moto.server import ThreadedMotoServer
+from obstore.exceptions import GenericError, PermissionDeniedError
+
+from data_prep import folders, lock, store
+from data_prep.arrays import write_matrix
+from data_prep.folders import Changed, Unreachable, folder
+from data_prep.lock import HeldError, only_writer
+from pipeline import factorize, open_factors
+from tests.conftest import sparse
+from tests.test_commands import nmf_batch
+from tests.test_factorize import bits
+
+SECRET = "a-secret-that-must-not-be-seen"
+
+
+@pytest.fixture(scope="module")
+def server():
+    started = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    started.start()
+    host, port = started.get_host_and_port()
+    yield f"http://{host}:{port}"
+    started.stop()
+
+
+@pytest.fixture
+def credentials(server, monkeypatch):
+    """The usual environment of a user of S3."""
+    environment = {
+        "AWS_ENDPOINT_URL": server,
+        "AWS_ALLOW_HTTP": "true",
+        "AWS_ACCESS_KEY_ID": "a-user",
+        "AWS_SECRET_ACCESS_KEY": SECRET,
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    forget()
+    return environment
+
+
+def forget():
+    """Open addresses anew: with the environment of now."""
+    folders._open.cache_clear()
+    folders._bucket.cache_clear()
+
+
+@pytest.fixture
+def bucket(credentials):
+    """An empty bucket."""
+    s3 = boto3.client("s3")
+    s3.create_bucket(Bucket="bucket")
+    yield s3
+    for found in s3.list_objects_v2(Bucket="bucket").get("Contents", []):
+        s3.delete_object(Bucket="bucket", Key=found["Key"])
+
+
+def objects(bucket):
+    return {
+        found["Key"]: bucket.get_object(Bucket="bucket", Key=found["Key"])["Body"].read()
+        for found in bucket.list_objects_v2(Bucket="bucket")["Contents"]
+    }
+
+
+@pytest.fixture
+def planted_twice(bucket, tmp_path, rng, small_chunks):
+    """The same matrix here and in the bucket."""
+    A = (sparse(rng, 40, 4) @ sparse(rng, 4, 300)).astype(np.float32)
+    write_matrix(tmp_path / "here.zarr", A)
+    write_matrix("s3://bucket/deep/there.zarr", A)
+    return tmp_path / "here.zarr", "s3://bucket/deep/there.zarr"
+
+
+def test_a_remote_store_gives_the_bits_of_a_local_one(planted_twice):
+    results = []
+    for path in planted_twice:
+        factorize(path, 4, max_iter=5, tol=0)
+        results.append(bits(path))
+    assert results[0] == results[1]
+
+
+def test_a_remote_store_has_the_files_of_a_local_one(planted_twice, bucket):
+    here, _ = planted_twice
+    there = {key.removeprefix("deep/there.zarr/"): content for key, content in objects(bucket).items()}
+    assert {str(file.relative_to(here)): file.read_bytes() for file in here.rglob("*") if file.is_file()} == there
+
+
+def test_a_remote_result_is_continued(planted_twice):
+    _, there = planted_twice
+    factorize(there, 4, max_iter=2, tol=0)
+    result = factorize(there, 4, max_iter=5, tol=0)
+    assert (result.n_new, len(result.factors.iterations)) == (3, 5)
+    assert factorize(there, 4, max_iter=5, tol=0).n_new == 0
+
+
+def test_workers_reach_a_remote_store(planted_twice, cluster_of, credentials):
+    here, there = planted_twice
+    factorize(here, 4, max_iter=9, tol=0)
+    with cluster_of(2) as client:
+        client.run(os.environ.update, credentials)
+        factorize(there, 4, max_iter=9, tol=0)
+    assert bits(here) == bits(there)
+
+
+@pytest.mark.parametrize("damage", ["flipped", "truncated", "removed"])
+def test_damage_is_named(planted_twice, bucket, damage):
+    _, there = planted_twice
+    key = "deep/there.zarr/A/c/0/7"
+    content = objects(bucket)[key]
+    if damage == "removed":
+        bucket.delete_object(Bucket="bucket", Key=key)
+    else:
+        content = bytes([content[0] ^ 1]) + content[1:] if damage == "flipped" else content[:100]
+        bucket.put_object(Bucket="bucket", Key=key, Body=content)
+    with pytest.raises(store.BadInput, match=r"^s3://bucket/deep/there.zarr/A/c/0/7 is (damaged|missing)"):
+        factorize(there, 4, max_iter=2)
+
+
+def test_the_commands_work_on_an_address_and_show_no_secret(faces, bucket, credentials):
+    there = "s3://bucket/faces.zarr"
+    shown = [
+        nmf_batch("prep", faces, "--zarr", there, "--workers", 2),
+        nmf_batch("plan", "--zarr", there, "-d", 3),
+        nmf_batch("run", "--zarr", there, "-d", 3, "--max-iter", 9, "--workers", 2),
+        nmf_batch("info", "--zarr", there, "--json"),
+    ]
+    assert [(s.returncode, s.stderr if s.returncode else "") for s in shown] == [(0, "")] * 4
+    assert json.loads(shown[-1].stdout)["nmf"]["d3"]["n_iter"] == 9
+    everything = "".join(s.stdout + s.stderr for s in shown).encode() + b"".join(objects(bucket).values())
+    assert SECRET.encode() not in everything
+
+
+def test_another_writer_of_a_remote_factorization_is_exit_11(planted_twice):
+    _, there = planted_twice
+    with only_writer(folder(there) / "nmf" / "d4"):
+        shown = nmf_batch("run", "--zarr", there, "-d", 4)
+    assert (shown.returncode, "another process is writing" in shown.stderr) == (11, True)
+    assert factorize(there, 4, max_iter=1).n_new == 1
+
+
+def test_the_lease_of_a_dead_writer_runs_out(planted_twice, monkeypatch):
+    place = folder(planted_twice[1]) / "nmf" / "d4"
+    place.replace_version(lock.LEASE, json.dumps({"until": time.time() + 0.5}).encode(), None)
+    with pytest.raises(HeldError, match="another process"), only_writer(place):
+        pass
+    time.sleep(0.6)
+    with only_writer(place):
+        assert json.loads(place.read(lock.LEASE))["until"] > time.time() + 50
+
+
+def test_a_lease_is_kept_as_long_as_it_is_held(planted_twice, monkeypatch):
+    monkeypatch.setattr(lock, "LEASE_S", 0.4)
+    place = folder(planted_twice[1]) / "nmf" / "d4"
+    with only_writer(place):
+        for _ in range(6):
+            time.sleep(0.15)
+            with pytest.raises(HeldError), only_writer(place):
+                pass
+
+
+@pytest.mark.parametrize("where", ["s3://bucket/x", "memory://x"])
+def test_what_somebody_else_replaced_is_not_replaced(bucket, where):
+    place = folder(where)
+    first = place.replace_version("pointer", b"1", None)
+    place.replace_version("pointer", b"2", first)
+    for stale in (first, None):
+        with pytest.raises(Changed):
+            place.replace_version("pointer", b"3", stale)
+    assert place.read("pointer") == b"2"
+
+
+def test_any_file_system_of_fsspec_holds_a_store(planted_twice, rng):
+    here, _ = planted_twice
+    write_matrix("memory://m.zarr", store.open_array(here, "A")[...])
+    for path in (here, "memory://m.zarr"):
+        factorize(path, 4, max_iter=3)
+    assert open_factors("memory://m.zarr", "d4").loss.tobytes() == open_factors(here, "d4").loss.tobytes()
+
+
+def test_no_answer_is_exit_75(planted_twice, credentials, monkeypatch):
+    shown = nmf_batch("info", "--zarr", planted_twice[1], AWS_ENDPOINT_URL="http://127.0.0.1:9")
+    assert (shown.returncode, shown.stderr.count("\n")) == (75, 1)
+    assert "s3://bucket/deep/there.zarr cannot be reached" in shown.stderr
+
+
+def test_answers_that_fail_for_a_while_are_asked_for_again(planted_twice, monkeypatch):
+    refused = []
+
+    class Overloaded(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            refused.append(self.path)
+            self.send_response(503 if len(refused) < 4 else 404)
+            self.end_headers()
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Overloaded) as overloaded:
+        threading.Thread(target=overloaded.serve_forever, daemon=True).start()
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{overloaded.server_port}")
+        forget()
+        assert folder(planted_twice[1]).read("zarr.json") is None
+        overloaded.shutdown()
+    assert len(refused) == 4
+
+
+def test_refused_credentials_and_silence_are_told_apart():
+    with pytest.raises(folders.Forbidden, match="refused to these credentials"), folders._translated("s3://b/x"):
+        raise PermissionDeniedError("403")
+    with pytest.raises(Unreachable, match="run the same command again"), folders._translated("s3://b/x"):
+        raise GenericError("timeout")
