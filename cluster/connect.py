@@ -4,9 +4,12 @@ It knows nothing of matrices. Everything it starts itself is reachable from this
 """
 
 import asyncio
+import platform
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from importlib import import_module
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +18,7 @@ if TYPE_CHECKING:
 
 LOOPBACK = "127.0.0.1"
 TIMEOUT_S = 10.0
+COMPARED = ("nmf-batch", "numpy", "dask", "distributed", "zarr")
 
 
 class SchedulerUnreachable(ConnectionError):
@@ -28,6 +32,7 @@ def connect(
     scheduler: str | None = None,
     cluster: str | None = None,
     cluster_settings: Mapping[str, Any] | None = None,
+    performance_report: Path | None = None,
     timeout_s: float = TIMEOUT_S,
 ) -> Iterator["Client | None"]:
     """Connect to a Dask scheduler, which is then the active one.
@@ -43,6 +48,8 @@ def connect(
         Start a cluster of this class, `dask_jobqueue.SLURMCluster`, and close it afterwards.
     cluster_settings
         What the class is given.
+    performance_report
+        HTML file for Dask's account of what the workers did.
     timeout_s
         How long a scheduler, and then its first worker, may take to answer. A cluster's may take as long as they want.
 
@@ -58,23 +65,67 @@ def connect(
     SchedulerUnreachable
         The scheduler does not answer in time.
     """
-    if scheduler is not None and (workers is not None or cluster is not None):
+    asked = [option for option in (scheduler, cluster, workers) if option is not None]
+    if scheduler is not None and len(asked) > 1:
         raise ValueError("a scheduler is joined as it is; give one of --scheduler, --cluster and --workers")
     if cluster_settings is not None and cluster is None:
         raise ValueError("settings of a cluster are given, but no class; give --cluster CLASS with --cluster-config")
     if workers is not None and workers < 1:
         raise ValueError(f"workers is {workers}, but must be 1 or more; leave it out to use threads")
+    if performance_report is not None and not asked:
+        raise ValueError("a report is about Dask's workers; give --workers, --scheduler or --cluster with it")
     with ExitStack() as stack:
-        if scheduler is not None:
-            yield stack.enter_context(_join(scheduler, timeout_s))
-        elif cluster is not None:
-            yield stack.enter_context(_start(stack, cluster, dict(cluster_settings or {}), workers))
-        elif workers is not None:
-            local = {"n_workers": workers, "threads_per_worker": 1, "host": LOOPBACK}
-            settings = {**local, "dashboard_address": f"{LOOPBACK}:0"}
-            yield stack.enter_context(_start(stack, "distributed.LocalCluster", settings, None))
-        else:
-            yield None
+        client: Client | None = None
+        if asked:
+            settings = dict(cluster_settings or {})
+            client = stack.enter_context(_client(stack, workers, scheduler, cluster, settings, timeout_s))
+        if performance_report is not None:
+            stack.enter_context(_reported(performance_report))
+        yield client
+
+
+def _client(
+    stack: ExitStack,
+    workers: int | None,
+    scheduler: str | None,
+    cluster: str | None,
+    settings: dict[str, Any],
+    timeout_s: float,
+) -> "Client":
+    if scheduler is not None:
+        return _join(scheduler, timeout_s)
+    if cluster is not None:
+        return _start(stack, cluster, settings, workers)
+    local = {"n_workers": workers, "threads_per_worker": 1, "host": LOOPBACK, "dashboard_address": f"{LOOPBACK}:0"}
+    return _start(stack, "distributed.LocalCluster", local, None)
+
+
+def _reported(file: Path) -> AbstractContextManager[Any]:
+    """Write Dask's report to a file at the end; what it draws with is found out now and not then."""
+    from distributed import performance_report
+
+    if find_spec("bokeh") is None:
+        raise ValueError("Dask draws its report with bokeh, which is not installed; install nmf-batch[dashboard]")
+    return performance_report(str(file))
+
+
+def version_mismatches(client: "Client") -> list[str]:
+    """Say where a worker has other packages than this process: results may then differ in their last bits."""
+    here = _versions()
+    found = []
+    for address, there in client.run(_versions, on_error="return").items():
+        if isinstance(there, Exception):
+            found.append(f"worker {address} cannot import nmf-batch ({there}); install it there")
+            continue
+        different = [f"{name} {there.get(name)}" for name, version in here.items() if there.get(name) != version]
+        if different:
+            ours = ", ".join(f"{name} {here[name]}" for name in (text.split()[0] for text in different))
+            found.append(f"worker {address} has {', '.join(different)}, but here are {ours}; install the same")
+    return found
+
+
+def _versions() -> dict[str, str]:
+    return {"python": platform.python_version(), **{package: version(package) for package in COMPARED}}
 
 
 def _start(stack: ExitStack, name: str, settings: dict[str, Any], workers: int | None) -> "Client":

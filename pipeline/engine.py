@@ -149,6 +149,23 @@ def place() -> Place:
     )
 
 
+def on_every_worker(function: Any, *arguments: Any) -> dict[str, Any]:
+    """Call a function once in every process that computes; results, or the exceptions they ended with, by address."""
+    client = _client(_active())
+    if client is None:
+        return {"this process": function(*arguments)}
+    return dict(client.run(function, *arguments, on_error="return"))
+
+
+def peak_nbytes() -> int:
+    """Peak resident size of this process so far."""
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
+    except (OSError, StopIteration):  # not Linux; there it is in bytes or, where it includes a parent's, too large
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
 def available_nbytes() -> int:
     """Memory of this machine, or of the container or job that this process is confined to."""
     limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]

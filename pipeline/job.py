@@ -22,7 +22,7 @@ from pipeline.config import NMFConfig, differences
 from pipeline.factors import Factors, Finished, create_H, current, named, publish_revision
 from pipeline.loop import Stop, solve, stop_reason
 from pipeline.one_pass import BlockMatrix
-from pipeline.plan import Plan, RefusedPlan, make_plan
+from pipeline.plan import Plan, RefusedPlan, check_rank, make_plan
 from pipeline.record import Iteration, Recorder
 from pipeline.solvers.hals import HALS
 from pipeline.solvers.mu import MU
@@ -95,7 +95,9 @@ def factorize(
     """
     config = NMFConfig(n_components=n_components, **settings)
     matrix = store.open_matrix(path)
-    _check_start(n_components, matrix, start)
+    check_rank(matrix, n_components)
+    if start is not None:
+        _check_start(n_components, matrix, start)
     folder = named(matrix.path, name or f"d{n_components}")
     with only_writer(folder):
         return _factorize(matrix, folder.name, config, Ways(fresh, memory_nbytes, start, on_iteration))
@@ -118,6 +120,7 @@ def _factorize(matrix: StoredMatrix, name: str, config: NMFConfig, ways: Ways) -
         reason = stop_reason(losses, matrix.norm_squared, config)
         if reason is not None:
             return Result(previous, reason, 0)
+    _check_reachable(matrix)
     began, plan = datetime.now(UTC), make_plan(matrix, config.n_components, ways.memory_nbytes)
     recorder = Recorder(matrix, previous.iterations if previous else [], plan=plan, on_iteration=ways.on_iteration)
     scratch = matrix.path / "nmf" / name / f"scratch-{uuid.uuid4().hex[:8]}"
@@ -136,7 +139,7 @@ def _factorize(matrix: StoredMatrix, name: str, config: NMFConfig, ways: Ways) -
             raise store.BadInput(f"{name} was not written: {stop}")
         attributes = {
             **_attributes(matrix, config, recorder.iterations, stop),
-            "plan": {"memory": plan.memory_nbytes, "worker": plan.worker_nbytes, "cached_share": plan.cached_share},
+            **_plan_and_outcome(matrix, config, plan, recorder),
             "start": "given" if ways.start is not None and previous is None else config.init,
             "parent": None if previous is None else previous.path.name,
             "began": began.isoformat(timespec="seconds"),
@@ -174,13 +177,58 @@ def _solve(
 
 
 def _spills(matrix: StoredMatrix, d: int, plan: Plan, scratch: Folder) -> Iterator[Scratch | None]:
-    """On a cluster H is stored every eighth pass, from which a lost worker's part is then made again."""
-    if engine.place().in_process:
+    """Where H does not fit it is stored every pass; on a cluster every eighth, from which lost parts are made again."""
+    if engine.place().in_process and not plan.stores_H:
         yield from itertools.repeat(None)
     for name in itertools.cycle(("H0", "H1")):
-        yield from itertools.repeat(None, SPILL_EVERY - 1)
+        yield from itertools.repeat(None, 0 if plan.stores_H else SPILL_EVERY - 1)
         create_H(scratch, name, d, matrix)
         yield Scratch(scratch, name, plan.partitions)
+
+
+def _plan_and_outcome(matrix: StoredMatrix, config: NMFConfig, plan: Plan, recorder: Recorder) -> dict[str, Any]:
+    """What was planned for this call, and the same figures as they were."""
+    earlier = len(recorder.iterations) - recorder.n_new
+    peaks = engine.on_every_worker(engine.peak_nbytes).values()
+    last, before = recorder.iterations[-1], recorder.earlier
+    return {
+        "plan": {
+            "passes": config.max_iter - earlier,
+            "bytes_read": plan.bytes_read(matrix.nbytes, config.max_iter - earlier),
+            "worker_nbytes": plan.worker_nbytes,
+            "driver_nbytes": plan.driver_nbytes,
+            "memory_nbytes": plan.memory_nbytes,
+            "cached_share": plan.cached_share,
+            "stores_H": plan.stores_H,
+        },
+        "outcome": {
+            "passes": recorder.n_new,
+            "bytes_read": last.bytes_read - before.bytes_read,
+            "worker_nbytes": max((peak for peak in peaks if isinstance(peak, int)), default=None),
+            "driver_nbytes": engine.peak_nbytes(),
+            "seconds": last.seconds - before.seconds,
+        },
+    }
+
+
+def _check_reachable(matrix: StoredMatrix) -> None:
+    """Raise BadInput where a worker does not see the store that this process sees."""
+    for worker, seen in engine.on_every_worker(store.group_attributes, matrix.path).items():
+        if isinstance(seen, Exception) or seen.get("fingerprint") != matrix.fingerprint:
+            what = f"cannot read it ({seen})" if isinstance(seen, Exception) else "finds another there, or none"
+            raise store.BadInput(
+                f"{matrix.path} must be the same store for all workers, but {worker} {what}; mount it at this path "
+                f"on every worker, or keep it in an object store"
+            )
+
+
+def iterations_done(matrix: StoredMatrix, name: str, config: NMFConfig) -> int:
+    """Iterations that a stored factorization of that name saves a run; ParametersDiffer where it is another one."""
+    previous = current(matrix.path, name)
+    if previous is None:
+        return 0
+    _check_same(previous, matrix, config, name)
+    return int(previous.attributes["n_iter"])
 
 
 def _attributes(matrix: StoredMatrix, config: NMFConfig, iterations: Sequence[Iteration], stop: Stop) -> dict[str, Any]:
@@ -204,15 +252,8 @@ def _attributes(matrix: StoredMatrix, config: NMFConfig, iterations: Sequence[It
     }
 
 
-def _check_start(d: int, matrix: StoredMatrix, start: starts.Given | None) -> None:
+def _check_start(d: int, matrix: StoredMatrix, start: starts.Given) -> None:
     m, n = matrix.shape
-    if d > min(m, n):
-        raise RefusedPlan(
-            f"d is {d}, but A is {m} × {n}: with d = {min(m, n)} the factors already hold A itself; "
-            f"choose -d from 1 to {min(m, n)}"
-        )
-    if start is None:
-        return
     if start.W.shape != (m, d) or start.H.shape != (d, n):
         raise RefusedPlan(f"the start has W {start.W.shape} and H {start.H.shape}, but must have {(m, d)} and {(d, n)}")
     if not all(np.isfinite(X).all() and (X >= 0).all() for X in (start.W, start.H)):

@@ -16,6 +16,9 @@ MIN_PARTITIONS = 16
 PROCESS_NBYTES = 160 * 2**20
 """A Python process with NumPy, Zarr and Dask, before it works: measured 120 to 150 MiB."""
 
+H_SHARE = 0.25
+"""Of the memory of a worker: H is kept there up to that."""
+
 
 class RefusedPlan(ValueError):
     """What was asked cannot be computed here: the command ends with exit code 2."""
@@ -35,8 +38,14 @@ class Plan:
     """Peak of a worker; without a cluster, of this process with all that a driver holds."""
     driver_nbytes: int
     """Peak of the driver."""
+    stores_H: bool
+    """Whether tasks write their part of H after every pass and read it in the next, since it would not fit."""
     disk_nbytes: int
-    """What the result takes in the store, while the two revisions before it are still there."""
+    """What the result takes in the store, with what is kept there on the way."""
+
+    def bytes_read(self, nbytes: int, passes: int) -> int:
+        """Bytes of A that so many passes read: all of it once, and then what is not cached."""
+        return round(nbytes * (1 + (1 - self.cached_share) * (passes - 1))) if passes else 0
 
     @property
     def cached_share(self) -> float:
@@ -60,13 +69,17 @@ def make_plan(matrix: StoredMatrix, d: int, memory_nbytes: int | None = None) ->
     Raises
     ------
     RefusedPlan
-        Not even the work on single chunks fits; says how much would.
+        d is above min(m, n), or not even the work on single chunks fits; says how much would.
     """
+    check_rank(matrix, d)
     place = engine.place()
     budget = place.memory_nbytes if memory_nbytes is None else memory_nbytes
     parts = partitions(matrix)
     driver = _driver_nbytes(matrix, d)
-    needed = PROCESS_NBYTES + _work_nbytes(matrix, d, place, parts) + (driver if place.in_process else 0)
+    H_nbytes = 2 * 4 * d * -(-matrix.shape[1] // place.workers)  # before and after a pass
+    stores_H = H_nbytes > H_SHARE * budget
+    kept = threads_of(place, parts) * _H_of_a_partition(matrix, d, parts) if stores_H else H_nbytes
+    needed = PROCESS_NBYTES + kept + _work_nbytes(matrix, d, place, parts) + (driver if place.in_process else 0)
     if needed > budget:
         raise RefusedPlan(
             f"a worker with {place.threads} threads needs {_mib(needed)} for A of {matrix.shape[0]} rows at d = {d}, "
@@ -82,8 +95,19 @@ def make_plan(matrix: StoredMatrix, d: int, memory_nbytes: int | None = None) ->
         memory_nbytes=budget,
         worker_nbytes=needed + min(cached, matrix.nbytes),
         driver_nbytes=needed + min(cached, matrix.nbytes) if place.in_process else PROCESS_NBYTES + driver,
-        disk_nbytes=4 * d * (m + n),
+        stores_H=stores_H,
+        disk_nbytes=4 * d * (m + n) + (0 if place.in_process and not stores_H else 2 * 4 * d * n),
     )
+
+
+def check_rank(matrix: StoredMatrix, d: int) -> None:
+    """Raise RefusedPlan where the factors would be larger than any that could be of use."""
+    m, n = matrix.shape
+    if d > min(m, n):
+        raise RefusedPlan(
+            f"d is {d}, but A is {m} × {n}: with d = {min(m, n)} the factors already hold A itself; "
+            f"choose -d from 1 to {min(m, n)}"
+        )
 
 
 def partitions(matrix: StoredMatrix) -> list[range]:
@@ -101,13 +125,22 @@ def _work_nbytes(matrix: StoredMatrix, d: int, place: Place, parts: list[range])
     """Bytes that the tasks of a worker hold at once, besides cached partitions."""
     m, n = matrix.shape
     c = min(matrix.chunk_images, n)
-    threads = min(place.threads, len(parts))
     reading = 3 * _chunk_nbytes(matrix)  # as stored, decoded, and the one read ahead
     panel = 4 * min(m * c, max(PANEL_ROWS * c, PANEL_VALUES))
     updating = 6 * 4 * d * c + 2 * 8 * d * d
     sums = (4 + 8 + 8) * m * d  # of a block, of the partition, and of a neighbour it is added to
-    H = 2 * 4 * d * -(-n // place.workers)  # before and after a pass
-    return threads * (reading + panel + updating + sums + 4 * m * d) + H
+    return threads_of(place, parts) * (reading + panel + updating + sums + 4 * m * d)
+
+
+def threads_of(place: Place, parts: list[range]) -> int:
+    """Tasks that a worker runs at once."""
+    return min(place.threads, len(parts))
+
+
+def _H_of_a_partition(matrix: StoredMatrix, d: int, parts: list[range]) -> int:
+    """Bytes of H that a task holds where it reads and writes them: all that it improved, and what it reads."""
+    columns = max(len(part) for part in parts) * matrix.chunk_images
+    return 4 * d * (min(columns, matrix.shape[1]) + 2 * matrix.chunk_images)
 
 
 def _driver_nbytes(matrix: StoredMatrix, d: int) -> int:

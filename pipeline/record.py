@@ -46,7 +46,7 @@ class Recorder:
     ) -> None:
         self.iterations = list(earlier)
         self._matrix, self._plan, self._on_iteration = matrix, plan, on_iteration
-        self._earlier = earlier[-1] if earlier else BEFORE
+        self.earlier = earlier[-1] if earlier else BEFORE
         self._n_earlier = len(earlier)
         self._began = time.perf_counter()
 
@@ -65,7 +65,7 @@ class Recorder:
                 loss=state.loss,
                 relative_error=float(np.sqrt(state.loss / matrix.norm_squared)) if matrix.norm_squared else 0.0,
                 phase="exact",
-                seconds=self._earlier.seconds + time.perf_counter() - self._began,
+                seconds=self.earlier.seconds + time.perf_counter() - self._began,
                 passes=last.passes + 1,
                 bytes_read=last.bytes_read + columns * matrix.shape[0] * matrix.dtype.itemsize,
             )

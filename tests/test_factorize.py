@@ -213,6 +213,13 @@ class TestInThisThread:
         with pytest.raises(store.BadInput, match=r"no factorization 'd9', it has: d4"):
             open_factors(planted, "d9")
 
+    def test_plan_and_outcome_are_recorded_side_by_side(self, planted):
+        factorize(planted, 4, max_iter=2, tol=0)
+        about = factorize(planted, 4, max_iter=7, tol=0).factors.attributes
+        assert (about["plan"]["passes"], about["outcome"]["passes"]) == (5, 5)
+        assert about["plan"]["bytes_read"] == about["outcome"]["bytes_read"] == 40 * 300 * 4
+        assert about["outcome"]["driver_nbytes"] > 30e6
+
     def test_a_damaged_chunk_of_h_is_noticed_when_it_is_read(self, planted):
         factors = factorize(planted, 4, max_iter=1).factors
         file = factors.path.path / "H" / "c" / "0" / "5"

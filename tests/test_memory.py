@@ -81,6 +81,17 @@ def test_a_streamed_plan_grows_with_n_by_h_alone(large, times):
     assert many - one == 2 * 4 * 60 * (times - 1) * 30_000
 
 
+@pytest.mark.parametrize("times", [16, 64, 256])
+def test_a_plan_within_a_budget_does_not_grow_with_n(large, times):
+    """H goes to the store once it would take more than a quarter of the memory."""
+    matrix = store.open_matrix(large)
+    grown = [type(matrix)(**{**vars(matrix), "shape": (6000, k * 30_000)}) for k in (8, times)]
+    eight, many = (make_plan(m, 60, 600 * MEBI) for m in grown)
+    assert many.stores_H
+    assert many.worker_nbytes <= 600 * MEBI
+    assert abs(many.driver_nbytes - eight.driver_nbytes) <= 140 * MEBI  # a partition more or less is cached
+
+
 def test_the_memory_of_a_container_is_respected(tmp_path, monkeypatch):
     (tmp_path / "memory.max").write_text(f"{300 * MEBI}\n")
     (tmp_path / "unlimited").write_text("max\n")

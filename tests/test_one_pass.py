@@ -108,6 +108,18 @@ def test_cached_partly_cached_and_streamed_give_the_same_bits(planted):
     assert results[0] == results[1] == results[2]
 
 
+@pytest.mark.parametrize("solver", ["hals", "mu"])
+def test_h_kept_and_h_stored_every_pass_give_the_same_bits(planted, monkeypatch, solver):
+    results = []
+    for share in (0.25, 0.0):
+        monkeypatch.setattr(plan, "H_SHARE", share)
+        factors = factorize(planted, 4, solver=solver, max_iter=6, fresh=True).factors
+        assert factors.attributes["plan"]["stores_H"] == (share == 0)
+        results.append((factors.W.compute().tobytes(), factors.H.compute().tobytes(), factors.loss.tobytes()))
+    assert results[0] == results[1]
+    assert not list((planted / "nmf" / "d4").glob("scratch-*"))
+
+
 @pytest.mark.parametrize("n_cached", [0, 5, 16])
 def test_bytes_read_and_passes_are_recorded_as_they_were(planted, reads, n_cached):
     memory_nbytes = memory_for(planted, 4, n_cached)

@@ -2,17 +2,20 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import MISSING, fields
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 import yaml
 from dask.utils import parse_bytes
 
-from cluster.connect import connect
+from cluster.connect import connect, version_mismatches
 from data_prep.folders import Folder, folder
+from pipeline.config import INITS, SOLVERS, NMFConfig
 
 CONTEXT = {"auto_envvar_prefix": "NMF_BATCH", "show_default": True}
 
@@ -68,13 +71,37 @@ as_json: Decorator = click.option(
 )
 
 
-def place(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that say where the work runs; the command is given them for `connected`."""
-    for option in reversed(PLACE):
-        command = option(command)
-    return command
-
-
+DEFAULTS = {field.name: field.default for field in fields(NMFConfig) if field.default is not MISSING}
+REQUEST: tuple[Decorator, ...] = (
+    zarr,
+    click.option("-d", "--n-components", type=int, required=True, help="Rank: the number of basis images."),
+    click.option(
+        "--solver",
+        type=click.Choice(SOLVERS),
+        default=DEFAULTS["solver"],
+        help="hals: alternating least squares; mu: multiplicative updates of Lee & Seung.",
+    ),
+    click.option(
+        "--init",
+        type=click.Choice(INITS),
+        default=None,
+        help="Start of W; nndsvd for hals and random for mu unless given.",
+    ),
+    click.option("--seed", type=int, default=DEFAULTS["seed"], help="Of everything random."),
+    click.option(
+        "--max-iter", type=int, default=DEFAULTS["max_iter"], help="Iterations at most, earlier runs included."
+    ),
+    click.option(
+        "--tol",
+        type=float,
+        default=DEFAULTS["tol"],
+        help="Stop once 3 passes lower the loss by less than this fraction of it.",
+    ),
+    click.option("--target-error", type=float, help="Stop at this relative error ‖A − WH‖ / ‖A‖."),
+    click.option("--name", help="Name of the factorization in the store; d99 for -d 99 unless given."),
+    click.option("--fresh", is_flag=True, help="Start over, whatever is stored under the name."),
+    memory,
+)
 PLACE: tuple[Decorator, ...] = (
     click.option(
         "--workers", type=click.IntRange(min=1), help="Run on so many processes, in place of threads of this one."
@@ -91,7 +118,43 @@ PLACE: tuple[Decorator, ...] = (
         type=click.Path(exists=True, dir_okay=False, path_type=Path),
         help="YAML file with what the class is given.",
     ),
+    click.option(
+        "--performance-report",
+        type=click.Path(dir_okay=False, path_type=Path),
+        help="HTML file for Dask's account of what the workers did.",
+    ),
 )
+
+
+class Place(NamedTuple):
+    """Where the work is asked to run."""
+
+    workers: int | None
+    scheduler: str | None
+    cluster: str | None
+    cluster_config: Path | None
+    performance_report: Path | None
+
+
+def place(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that say where the work runs; the command is given them as one `Place`."""
+
+    @wraps(command)
+    def gathered(**given: Any) -> Any:
+        return command(place=Place(**{name: given.pop(name) for name in Place._fields}), **given)
+
+    return _with(PLACE, gathered)
+
+
+def request(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that say what to factorize, how, and how far."""
+    return _with(REQUEST, command)
+
+
+def _with(these: Sequence[Decorator], command: Callable[..., Any]) -> Callable[..., Any]:
+    for option in reversed(these):
+        command = option(command)
+    return command
 
 
 class Share(click.ParamType[float]):
@@ -153,17 +216,24 @@ def nbytes(count: float) -> str:
 
 
 @contextmanager
-def connected(
-    workers: int | None, scheduler: str | None, cluster: str | None, cluster_config: Path | None
-) -> Iterator[Any]:
+def connected(place: Place) -> Iterator[Any]:
     """Connect as asked; only what is wrong with the options themselves is a usage error."""
-    settings = None if cluster_config is None else yaml.safe_load(cluster_config.read_text(encoding="utf-8"))
+    file = place.cluster_config
+    settings = None if file is None else yaml.safe_load(file.read_text(encoding="utf-8"))
     with ExitStack() as stack:
         with as_usage_error():
             if settings is not None and not isinstance(settings, dict):
-                raise ValueError(f"{cluster_config} must hold names and values, as in `queue: short`")
-            where = connect(workers=workers, scheduler=scheduler, cluster=cluster, cluster_settings=settings)
+                raise ValueError(f"{file} must hold names and values, as in `queue: short`")
+            where = connect(
+                workers=place.workers,
+                scheduler=place.scheduler,
+                cluster=place.cluster,
+                cluster_settings=settings,
+                performance_report=place.performance_report,
+            )
             client = stack.enter_context(where)
         if client is not None:
             click.echo(f"dashboard: {client.dashboard_link}", err=True)
+            for mismatch in version_mismatches(client):
+                click.echo(f"warning: {mismatch}", err=True)
         yield client

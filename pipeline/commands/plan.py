@@ -2,57 +2,67 @@
 
 import json
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import click
 
 from data_prep.folders import Folder
 from data_prep.store import StoredMatrix, open_matrix
+from pipeline.calibration import Estimate, estimate
 from pipeline.commands import options
+from pipeline.config import NMFConfig
+from pipeline.factors import named
+from pipeline.job import SOLVERS, iterations_done
 from pipeline.plan import Plan, make_plan
 
 
 @click.command(context_settings=options.CONTEXT)
-@options.zarr
-@click.option("-d", "--n-components", type=click.IntRange(min=1), required=True, help="Rank: how many basis images.")
-@click.option("--max-iter", type=click.IntRange(min=1), default=200, help="Passes to plan for.")
-@options.memory
+@options.request
 @options.place
 @options.as_json
 def plan(
     path: Folder,
     n_components: int,
-    max_iter: int,
+    name: str | None,
+    fresh: bool,
     memory: int | None,
-    workers: int | None,
-    scheduler: str | None,
-    cluster: str | None,
-    cluster_config: Path | None,
+    place: options.Place,
     as_json: bool,
+    **settings: Any,
 ) -> None:
-    """Say what `run` would read and hold, and refuse what cannot fit.
+    """Say what `run` would read and hold and how long it would take, and refuse what cannot fit.
+
+    It takes the options of `run`. The time is told from a second of the work itself, on a few chunks.
 
     \b
     Example:
       nmf-batch plan --zarr faces.zarr -d 99 --memory 2GiB
     """
+    settings["init"] = settings["init"] or ""
+    with options.as_usage_error():
+        config = NMFConfig(n_components=n_components, **settings)
+        named(path, name or f"d{n_components}")
     matrix = open_matrix(path)
-    with options.connected(workers, scheduler, cluster, cluster_config):
+    with options.connected(place):
         planned = make_plan(matrix, n_components, memory)
-    summary = _summary(matrix, planned, max_iter)
+        done = 0 if fresh else iterations_done(matrix, name or f"d{n_components}", config)
+        measured = estimate(matrix, SOLVERS[config.solver], n_components, planned)
+    summary = _summary(matrix, planned, measured, max(0, config.max_iter - done))
     options.say(json.dumps(summary) if as_json else _text(matrix, planned, summary))
 
 
-def _summary(matrix: StoredMatrix, planned: Plan, max_iter: int) -> dict[str, Any]:
-    streamed = 1 - planned.cached_share
+def _summary(matrix: StoredMatrix, planned: Plan, measured: Estimate, passes: int) -> dict[str, Any]:
+    pass_s = max(measured.arithmetic_s, measured.reading_s)
     return {
         **asdict(planned),
         "partitions": len(planned.partitions),
         "shape": list(matrix.shape),
         "cached_share": planned.cached_share,
-        "passes": max_iter,
-        "bytes_read": round(matrix.nbytes * (1 + streamed * (max_iter - 1))),
+        "passes": passes,
+        "bytes_read": planned.bytes_read(matrix.nbytes, passes),
+        "pass_seconds": pass_s,
+        "seconds": passes * pass_s,
+        **{f"pass_{name}": value for name, value in measured._asdict().items()},
     }
 
 
@@ -62,11 +72,17 @@ def _text(matrix: StoredMatrix, planned: Plan, summary: dict[str, Any]) -> str:
     worker, allowed, driver = (
         options.nbytes(x) for x in (planned.worker_nbytes, planned.memory_nbytes, planned.driver_nbytes)
     )
+    why = "A fits beside the work" if planned.cached_share == 1 else "the rest does not fit beside the work"
+    arithmetic, reading = summary["pass_arithmetic_s"], summary["pass_reading_s"]
     return "\n".join(
         (
             f"A is {m} × {n}, {a} in {len(planned.partitions)} partitions",
-            f"cached: {planned.cached_share:.0%} of it; {summary['passes']} passes read {read} in all",
-            f"memory: a worker at most {worker} of the {allowed} it may use, the driver at most {driver}",
-            f"disk: {disk} for the result",
+            f"passes: at most {summary['passes']}",
+            f"cached: {planned.cached_share:.0%} of A, since {why}; all passes read {read}",
+            f"memory: a worker at most {worker} of the {allowed} it may use, the driver at most {driver}; "
+            + ("H is stored after each pass, since it does not fit" if planned.stores_H else "H stays there"),
+            f"disk: {disk} for the result and what leads to it",
+            f"time: about {summary['seconds']:.3g} s, {summary['pass_seconds']:.2g} a pass: arithmetic "
+            f"{arithmetic:.2g}, reading {reading:.2g} beside it, as {summary['pass_chunks']} chunks took just now",
         )
     )

@@ -49,10 +49,7 @@ def prep(
     limit: int | None,
     max_skip: float,
     codec: str,
-    workers: int | None,
-    scheduler: str | None,
-    cluster: str | None,
-    cluster_config: Path | None,
+    place: options.Place,
     as_json: bool,
     **decoding: Any,
 ) -> int:
@@ -72,7 +69,7 @@ def prep(
     def on_progress(so_far: Progress) -> None:
         shown(so_far.done, so_far.total, f"{so_far.unreadable} unreadable ")
 
-    with _executor(workers, scheduler, cluster, cluster_config) as executor:
+    with _executor(place) as executor:
         prepared = prepare(sources, path, wanted, executor, on_progress)
     shown.close()
     options.say(json.dumps(_summary(prepared)) if as_json else _text(prepared))
@@ -80,8 +77,8 @@ def prep(
 
 
 @contextmanager
-def _executor(*place: Any) -> Iterator[Executor]:
-    with options.connected(*place) as client:
+def _executor(place: options.Place) -> Iterator[Executor]:
+    with options.connected(place) as client:
         if client is None:
             # Processes: Pillow's decoders run side by side in threads too, but what surrounds them does not.
             # Not forked: children would share the offset of an archive that is open here.

@@ -2,8 +2,6 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import MISSING, fields
-from pathlib import Path
 from typing import Any
 
 import click
@@ -11,38 +9,14 @@ import click
 from data_prep.folders import Folder
 from pipeline.commands import options, progress
 from pipeline.commands.signals import safe_point
-from pipeline.config import INITS, SOLVERS, NMFConfig
+from pipeline.config import NMFConfig
 from pipeline.factors import named
 from pipeline.job import Result, factorize
 from pipeline.record import Iteration
 
-DEFAULTS = {field.name: field.default for field in fields(NMFConfig) if field.default is not MISSING}
-
 
 @click.command(context_settings=options.CONTEXT)
-@options.zarr
-@click.option("-d", "--n-components", type=int, required=True, help="Rank: the number of basis images.")
-@click.option(
-    "--solver",
-    type=click.Choice(SOLVERS),
-    default=DEFAULTS["solver"],
-    help="hals: alternating least squares; mu: multiplicative updates of Lee & Seung.",
-)
-@click.option(
-    "--init", type=click.Choice(INITS), default=None, help="Start of W; nndsvd for hals and random for mu unless given."
-)
-@click.option("--seed", type=int, default=DEFAULTS["seed"], help="Of everything random.")
-@click.option("--max-iter", type=int, default=DEFAULTS["max_iter"], help="Iterations at most, earlier runs included.")
-@click.option(
-    "--tol",
-    type=float,
-    default=DEFAULTS["tol"],
-    help="Stop once 3 passes lower the loss by less than this fraction of it.",
-)
-@click.option("--target-error", type=float, help="Stop at this relative error ‖A − WH‖ / ‖A‖.")
-@click.option("--name", help="Name of the factorization in the store; d99 for -d 99 unless given.")
-@click.option("--fresh", is_flag=True, help="Start over, whatever is stored under the name.")
-@options.memory
+@options.request
 @options.place
 @options.as_json
 def run(
@@ -51,10 +25,7 @@ def run(
     name: str | None,
     fresh: bool,
     memory: int | None,
-    workers: int | None,
-    scheduler: str | None,
-    cluster: str | None,
-    cluster_config: Path | None,
+    place: options.Place,
     as_json: bool,
     **settings: Any,
 ) -> None:
@@ -81,7 +52,7 @@ def run(
         shown(len(iterations), config.max_iter, f"relative error {last.relative_error:.4f} ")
         point()
 
-    with options.connected(workers, scheduler, cluster, cluster_config), safe_point() as point:
+    with options.connected(place), safe_point() as point:
         result = factorize(
             path, n_components, name=name, fresh=fresh, memory_nbytes=memory, on_iteration=on_iteration, **settings
         )
