@@ -15,6 +15,12 @@ if TYPE_CHECKING:
 
 LOOPBACK = "127.0.0.1"
 TIMEOUT_S = 10.0
+SILENCE_S = 60.0
+"""How long a worker process of this machine may say nothing before it is ended and started again.
+
+Dask's own limit is 5 minutes, looked at every 5 minutes: a frozen worker held a run up for ten. A busy worker
+says something twice a second all the same, from another thread than its tasks', so that a minute is no risk to it.
+"""
 
 
 class SchedulerUnreachable(ConnectionError):
@@ -71,7 +77,8 @@ def connect(
             yield stack.enter_context(_start(stack, cluster, dict(cluster_settings or {}), workers))
         elif workers is not None:
             local = {"n_workers": workers, "threads_per_worker": 1, "host": LOOPBACK}
-            settings = {**local, "dashboard_address": f"{LOOPBACK}:0"}
+            scheduler_settings = {"worker_ttl": SILENCE_S}
+            settings = {**local, "dashboard_address": f"{LOOPBACK}:0", "scheduler_kwargs": scheduler_settings}
             yield stack.enter_context(_start(stack, "distributed.LocalCluster", settings, None))
         else:
             yield None

@@ -10,6 +10,7 @@ import dask
 import pytest
 from distributed import Client, LocalCluster, get_task_stream
 
+from cluster.connect import SILENCE_S, connect
 from pipeline import engine, factorize
 from pipeline.engine import NoWorkersError
 from pipeline.solvers import hals
@@ -75,6 +76,11 @@ def pair():
         yield local
 
 
+def test_silent_processes_of_this_machine_are_given_up_after_a_minute():
+    with connect(workers=1) as client:
+        assert client.cluster.scheduler.worker_ttl == SILENCE_S == 60
+
+
 def freeze_one(local, busy):
     return send(local, signal.SIGSTOP, {min(busy)})
 
@@ -101,7 +107,9 @@ def test_harm_done_in_mid_pass_changes_no_bit(planted, pair, harm, monkeypatch):
     with Client(pair) as client, ThreadPoolExecutor(1) as thread:
         client.wait_for_workers(2)
         factorize(planted, 4, max_iter=6, tol=0, fresh=True, on_iteration=harm_the_fourth_pass)
-    assert harmed[0].result().isdisjoint(pair.scheduler.workers), "a victim is alive"
+    victims = harmed[0].result()
+    assert victims, "nobody was harmed"
+    assert victims.isdisjoint(pair.scheduler.workers), "a victim is alive"
     assert bits(planted) == expected
 
 
@@ -132,7 +140,7 @@ def send(local, number, addresses):
 
 
 def test_a_worker_that_joins_in_mid_run_is_used(planted, monkeypatch):
-    factorize(planted, 4, max_iter=6, tol=0)
+    factorize(planted, 4, max_iter=5, tol=0)
     expected = bits(planted)
 
     def join(iterations):
@@ -142,6 +150,6 @@ def test_a_worker_that_joins_in_mid_run_is_used(planted, monkeypatch):
             monkeypatch.setattr(hals, "improve", slowly)  # shorter visits are not worth moving to it
 
     with cluster(1) as local, get_task_stream() as stream:
-        factorize(planted, 4, max_iter=6, tol=0, fresh=True, on_iteration=join)
+        factorize(planted, 4, max_iter=5, tol=0, fresh=True, on_iteration=join)
     assert len({task["worker"] for task in stream.data if task["key"].startswith("visit-")}) == 2
     assert bits(planted) == expected

@@ -116,4 +116,4 @@ def test_a_host_that_is_cut_off_changes_no_bit(planted, hosts, tmp_path):
     hosts.cut("b")
     driver.communicate(timeout=60)
     assert (driver.returncode, bits(planted)) == (0, expected)
-    assert "failed to heartbeat" in (tmp_path / "hub.log").read_text()
+    assert f"Remove worker addr: tcp://{ADDRESSES['b']}" in (tmp_path / "hub.log").read_text()
