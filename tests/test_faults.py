@@ -153,3 +153,17 @@ def test_a_worker_that_joins_in_mid_run_is_used(planted, monkeypatch):
         factorize(planted, 4, max_iter=5, tol=0, fresh=True, on_iteration=join)
     assert len({task["worker"] for task in stream.data if task["key"].startswith("visit-")}) == 2
     assert bits(planted) == expected
+
+
+@pytest.mark.parametrize("speed", [slowly, improve], ids=["in a pass", "between passes"])
+def test_a_scheduler_that_ends_is_said(planted, monkeypatch, speed):
+    def end_scheduler(iterations):
+        monkeypatch.setattr(hals, "improve", speed)
+        if len(iterations) == 2:
+            ended = thread.submit(local.sync, local.scheduler.close)
+            if speed is improve:
+                ended.result()
+
+    soon = dask.config.set({"distributed.comm.timeouts.connect": "2s"})
+    with soon, cluster(1) as local, ThreadPoolExecutor(1) as thread, pytest.raises(NoWorkersError, match="is gone"):
+        factorize(planted, 4, max_iter=50, tol=0, on_iteration=end_scheduler)
