@@ -178,10 +178,11 @@ def _spills(matrix: StoredMatrix, d: int, plan: Plan, scratch: Path) -> Iterator
     """On a cluster H is stored every eighth pass, from which a lost worker's part is then made again."""
     if engine.place().in_process:
         yield from itertools.repeat(None)
-    for name in itertools.cycle(("H0", "H1")):
+    for k in itertools.count():  # each has a name of its own: a worker that was given up may wake and write its old one
         yield from itertools.repeat(None, SPILL_EVERY - 1)
-        create_H(scratch, name, d, matrix)
-        yield Scratch(scratch, name, plan.partitions)
+        shutil.rmtree(scratch / f"H{k - 2}", ignore_errors=True)
+        create_H(scratch, f"H{k}", d, matrix)
+        yield Scratch(scratch, f"H{k}", plan.partitions)
 
 
 def _attributes(matrix: StoredMatrix, config: NMFConfig, iterations: Sequence[Iteration], stop: Stop) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Workers come and go; the result does not notice."""
 
+import itertools
 import os
 import signal
 import time
@@ -11,8 +12,10 @@ import pytest
 from distributed import Client, LocalCluster, get_task_stream
 
 from cluster.connect import SILENCE_S, connect
-from pipeline import engine, factorize
+from data_prep.store import open_matrix
+from pipeline import engine, factorize, job
 from pipeline.engine import NoWorkersError
+from pipeline.plan import make_plan
 from pipeline.solvers import hals
 from pipeline.solvers.hals import improve
 from tests.test_factorize import bits
@@ -167,3 +170,12 @@ def test_a_scheduler_that_ends_is_said(planted, monkeypatch, speed):
     soon = dask.config.set({"distributed.comm.timeouts.connect": "2s"})
     with soon, cluster(1) as local, ThreadPoolExecutor(1) as thread, pytest.raises(NoWorkersError, match="is gone"):
         factorize(planted, 4, max_iter=50, tol=0, on_iteration=end_scheduler)
+
+
+def test_a_worker_that_wakes_after_it_was_given_up_finds_no_h_to_write_over(planted, cluster_of, tmp_path):
+    matrix = open_matrix(planted)
+    with cluster_of(1):
+        spills = job._spills(matrix, 4, make_plan(matrix, 4), tmp_path / "scratch")
+        names = [spill.name for spill in itertools.islice(spills, 40) if spill is not None]
+    assert len(set(names)) == len(names) == 5
+    assert len(list((tmp_path / "scratch").glob("H*"))) == 2
