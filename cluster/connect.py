@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 LOOPBACK = "127.0.0.1"
 TIMEOUT_S = 10.0
 COMPARED = ("nmf-batch", "numpy", "dask", "distributed", "zarr")
+SILENCE_S = 60.0
+"""How long a worker process of this machine may say nothing before it is ended and started again.
+
+Dask's own limit is 5 minutes, looked at every 5 minutes: a frozen worker held a run up for ten. A busy worker
+says something twice a second all the same, from another thread than its tasks', so that a minute is no risk to it.
+"""
 
 
 class SchedulerUnreachable(ConnectionError):
@@ -96,7 +102,13 @@ def _client(
         return _join(scheduler, timeout_s)
     if cluster is not None:
         return _start(stack, cluster, settings, workers)
-    local = {"n_workers": workers, "threads_per_worker": 1, "host": LOOPBACK, "dashboard_address": f"{LOOPBACK}:0"}
+    local = {
+        "n_workers": workers,
+        "threads_per_worker": 1,
+        "host": LOOPBACK,
+        "dashboard_address": f"{LOOPBACK}:0",
+        "scheduler_kwargs": {"worker_ttl": SILENCE_S},
+    }
     return _start(stack, "distributed.LocalCluster", local, None)
 
 

@@ -43,7 +43,7 @@ def read_ahead(blocks: Iterable[NDArray[Any]]) -> Iterator[NDArray[Any]]:
 
 @dataclass(frozen=True)
 class Scratch:
-    """Where tasks leave H between passes: two arrays in turn, since what is read must not be written meanwhile."""
+    """Where tasks leave H between passes: a new array each time, since what is read must not be written meanwhile."""
 
     path: Folder
     name: str

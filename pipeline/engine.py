@@ -9,6 +9,7 @@ import sys
 import time
 import uuid
 from collections.abc import Mapping, Sequence
+from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +23,7 @@ MEMORY_SHARE = 0.6
 CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 PATIENCE_S = 60.0
 """How long a cluster may be without any worker."""
+SCHEDULER_GONE = "the scheduler is gone; start it and run the same command again"
 
 NOTHING_SIDE_BY_SIDE = 4
 """Tasks of the graph of a pass over one partition: none of them that takes time can run beside another."""
@@ -82,7 +84,6 @@ def run(graph: Mapping[str, Any], *, keep: Sequence[str], bring: Sequence[str]) 
 def _gather(client: Any, futures: list[Any]) -> list[Any]:
     """Bring results, unless there is nobody left to compute them."""
     from distributed import wait
-    from distributed.client import FutureCancelledError
     from distributed.comm.core import CommClosedError
     from distributed.scheduler import KilledWorker
 
@@ -91,13 +92,15 @@ def _gather(client: Any, futures: list[Any]) -> list[Any]:
         try:
             wait(futures, timeout=PATIENCE_S / 12)
             return list(client.gather(futures))
-        except TimeoutError:
+        except TimeoutError as error:
+            if client.status != "running":  # futures of before are lost, later ones wait for ever
+                raise NoWorkersError(SCHEDULER_GONE) from error
             workers = client.scheduler_info(n_workers=-1)["workers"]
             alone_since = None if workers else alone_since or time.monotonic()
         except KilledWorker as error:
             raise NoWorkersError(f"workers die at the same task ({error}); give them more memory") from error
-        except (FutureCancelledError, CommClosedError) as error:
-            raise NoWorkersError(f"the scheduler is gone ({error}); start it and run the same command again") from error
+        except (CancelledError, CommClosedError) as error:  # Dask has two of the first, for one future and for many
+            raise NoWorkersError(SCHEDULER_GONE) from error
         if alone_since is not None and time.monotonic() - alone_since > PATIENCE_S:
             raise NoWorkersError(
                 f"there was no worker for {PATIENCE_S:.0f} s; start some and run the same command again"

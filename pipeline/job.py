@@ -180,10 +180,11 @@ def _spills(matrix: StoredMatrix, d: int, plan: Plan, scratch: Folder) -> Iterat
     """Where H does not fit it is stored every pass; on a cluster every eighth, from which lost parts are made again."""
     if engine.place().in_process and not plan.stores_H:
         yield from itertools.repeat(None)
-    for name in itertools.cycle(("H0", "H1")):
+    for k in itertools.count():  # each has a name of its own: a worker that was given up may wake and write its old one
         yield from itertools.repeat(None, 0 if plan.stores_H else SPILL_EVERY - 1)
-        create_H(scratch, name, d, matrix)
-        yield Scratch(scratch, name, plan.partitions)
+        (scratch / f"H{k - 2}").remove()
+        create_H(scratch, f"H{k}", d, matrix)
+        yield Scratch(scratch, f"H{k}", plan.partitions)
 
 
 def _plan_and_outcome(matrix: StoredMatrix, config: NMFConfig, plan: Plan, recorder: Recorder) -> dict[str, Any]:

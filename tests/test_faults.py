@@ -1,30 +1,38 @@
 """Workers come and go; the result does not notice."""
 
+import itertools
 import os
 import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib import metadata
 
+import dask
 import numpy as np
 import pytest
-from distributed import Client, LocalCluster
+from distributed import Client, LocalCluster, get_task_stream
 
-from cluster import connect
-from cluster.connect import version_mismatches
+from cluster import connect as connecting
+from cluster.connect import SILENCE_S, connect, version_mismatches
 from data_prep import store
-from pipeline import engine, factorize
+from data_prep.folders import folder
+from data_prep.store import open_matrix
+from pipeline import engine, factorize, job
 from pipeline.engine import NoWorkersError
+from pipeline.plan import make_plan
+from pipeline.solvers import hals
+from pipeline.solvers.hals import improve
 from tests.test_factorize import bits
+
+
+def start(workers):
+    return LocalCluster(n_workers=workers, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0")
 
 
 @contextmanager
 def cluster(workers):
-    with (
-        LocalCluster(
-            n_workers=workers, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0"
-        ) as local,
-        Client(local),
-    ):
+    with start(workers) as local, Client(local):
         yield local
 
 
@@ -70,7 +78,7 @@ def test_a_worker_with_other_packages_is_named():
         other = next(iter(local.scheduler.workers))
 
         def pretend():
-            connect.version = lambda package: "0.1" if package == "numpy" else metadata.version(package)
+            connecting.version = lambda package: "0.1" if package == "numpy" else metadata.version(package)
 
         client.run(pretend, workers=[other])
         (said,) = version_mismatches(client)
@@ -87,3 +95,117 @@ def test_no_worker_at_all_is_said_after_a_while(planted, monkeypatch):
 
         with pytest.raises(NoWorkersError, match="no worker"):
             factorize(planted, 4, max_iter=50, tol=0, on_iteration=end_all)
+
+
+def slowly(WtW, WtA, H):
+    time.sleep(0.1)
+    return improve(WtW, WtA, H)
+
+
+@pytest.fixture(scope="module")
+def pair():
+    """A cluster of two, which gives a silent worker up as soon as Dask allows: after ten heartbeats, 5 s."""
+    with dask.config.set({"distributed.scheduler.worker-ttl": "1s"}), start(2) as local:
+        yield local
+
+
+def test_silent_processes_of_this_machine_are_given_up_after_a_minute():
+    with connect(workers=1) as client:
+        assert client.cluster.scheduler.worker_ttl == SILENCE_S == 60
+
+
+def freeze_one(local, busy):
+    return send(local, signal.SIGSTOP, {min(busy)})
+
+
+def restart_one(local, busy):
+    Client.current().restart_workers([min(busy)])
+    return {min(busy)}
+
+
+def kill_holders_of_W(local, busy):
+    return send(local, signal.SIGKILL, local.sync(holders_of_W, local.scheduler))
+
+
+@pytest.mark.parametrize("harm", [freeze_one, restart_one, kill_holders_of_W])
+def test_harm_done_in_mid_pass_changes_no_bit(planted, pair, harm, monkeypatch):
+    factorize(planted, 4, max_iter=6, tol=0)
+    expected, harmed = bits(planted), []
+
+    def harm_the_fourth_pass(iterations):
+        monkeypatch.setattr(hals, "improve", slowly if len(iterations) == 3 else improve)
+        if len(iterations) == 3:
+            harmed.append(thread.submit(in_mid_pass, pair, harm))
+
+    with Client(pair) as client, ThreadPoolExecutor(1) as thread:
+        client.wait_for_workers(2)
+        factorize(planted, 4, max_iter=6, tol=0, fresh=True, on_iteration=harm_the_fourth_pass)
+    victims = harmed[0].result()
+    assert victims, "nobody was harmed"
+    assert victims.isdisjoint(pair.scheduler.workers), "a victim is alive"
+    assert bits(planted) == expected
+
+
+def in_mid_pass(local, harm):
+    """Harm workers while partitions are visited; returns the addresses of the victims."""
+    while len(busy := local.sync(visitors, local.scheduler)) < 2:
+        time.sleep(0.01)
+    time.sleep(0.3)  # some partitions are done then, most are not
+    assert local.sync(visitors, local.scheduler) == busy, "the pass was over too soon"
+    return harm(local, busy)
+
+
+async def visitors(scheduler):
+    """Workers with partitions to visit; a coroutine, since its state changes while other threads look at it."""
+    return {w.address for w in scheduler.workers.values() if any(ts.key.startswith("visit-") for ts in w.processing)}
+
+
+async def holders_of_W(scheduler):
+    return {w.address for ts in scheduler.tasks.values() if ts.key.startswith("W-") for w in ts.who_has or ()}
+
+
+def send(local, number, addresses):
+    """Send a signal to workers; all are looked up before the first one dies."""
+    pids = [local.workers[local.scheduler.workers[address].name].pid for address in addresses]
+    for pid in pids:
+        os.kill(pid, number)
+    return addresses
+
+
+def test_a_worker_that_joins_in_mid_run_is_used(planted, monkeypatch):
+    factorize(planted, 4, max_iter=5, tol=0)
+    expected = bits(planted)
+
+    def join(iterations):
+        if len(iterations) == 3:
+            local.scale(2)
+            Client.current().wait_for_workers(2)
+            monkeypatch.setattr(hals, "improve", slowly)  # shorter visits are not worth moving to it
+
+    with cluster(1) as local, get_task_stream() as stream:
+        factorize(planted, 4, max_iter=5, tol=0, fresh=True, on_iteration=join)
+    assert len({task["worker"] for task in stream.data if task["key"].startswith("visit-")}) == 2
+    assert bits(planted) == expected
+
+
+@pytest.mark.parametrize("speed", [slowly, improve], ids=["in a pass", "between passes"])
+def test_a_scheduler_that_ends_is_said(planted, monkeypatch, speed):
+    def end_scheduler(iterations):
+        monkeypatch.setattr(hals, "improve", speed)
+        if len(iterations) == 2:
+            ended = thread.submit(local.sync, local.scheduler.close)
+            if speed is improve:
+                ended.result()
+
+    soon = dask.config.set({"distributed.comm.timeouts.connect": "2s"})
+    with soon, cluster(1) as local, ThreadPoolExecutor(1) as thread, pytest.raises(NoWorkersError, match="is gone"):
+        factorize(planted, 4, max_iter=50, tol=0, on_iteration=end_scheduler)
+
+
+def test_a_worker_that_wakes_after_it_was_given_up_finds_no_h_to_write_over(planted, cluster_of, tmp_path):
+    matrix = open_matrix(planted)
+    with cluster_of(1):
+        spills = job._spills(matrix, 4, make_plan(matrix, 4), folder(tmp_path / "scratch"))
+        names = [spill.name for spill in itertools.islice(spills, 40) if spill is not None]
+    assert len(set(names)) == len(names) == 5
+    assert len(list((tmp_path / "scratch").glob("H*"))) == 2
