@@ -12,6 +12,7 @@ Visits here: the same visits in this process, one after the other, with no sched
 
 import dataclasses
 import itertools
+import logging
 import statistics
 import time
 from collections.abc import Iterator, Sequence
@@ -147,6 +148,7 @@ def main(partitions: str, workers: str, processes: bool, m: int, d: int, n: int)
                 protocol="tcp",
                 host=LOOPBACK,
                 dashboard_address=f"{LOOPBACK}:0",
+                silence_logs=logging.CRITICAL,  # heartbeats of workers that are closed
             ) as cluster,
             Client(cluster) as client,
         ):
