@@ -6,7 +6,7 @@
 A partition is one block of a single column and the solver returns ones, so a visit computes next to nothing and returns
 sums of the size that they have for m pixels and rank d. Everything else is the product: its graph, its tree, H kept by
 the workers and brought back every eighth pass. Workers are threads of this process that talk over loopback sockets
-unless --processes is given; then the CPU seconds are those of the driver and the scheduler, without the workers.
+unless --processes is given; then the CPU time is that of the driver and the scheduler, without the workers.
 Visits here: the same visits in this process, one after the other, with no scheduler.
 """
 
@@ -113,7 +113,7 @@ def shown(count: int, workers: int, rows: list[Row], alone_s: float) -> str:
     tasks = 4 * count
     cells = [
         *(str(count), str(workers), str(tasks), f"{seconds:.2f}", f"{min(rows).seconds:.2f} – {max(rows).seconds:.2f}"),
-        *(f"{1000 * seconds / tasks:.2f}", f"{cpu_s:.2f}", f"{alone_s:.2f}"),
+        *(f"{1000 * seconds / tasks:.2f}", f"{1000 * cpu_s / tasks:.2f}", f"{alone_s:.2f}"),
         *(f"{nbytes / 1e6:.1f}" for nbytes in moved),
         str(max(row.tasks_held for row in rows)),
     ]
@@ -121,7 +121,7 @@ def shown(count: int, workers: int, rows: list[Row], alone_s: float) -> str:
 
 
 HEADINGS = (
-    *("partitions", "workers", "tasks", "s a pass", "min – max", "ms a task", "CPU s here", "visits alone s"),
+    *("partitions", "workers", "tasks", "s a pass", "min – max", "ms a task", "CPU ms a task here", "visits alone s"),
     *("W to workers MB", "sums between workers MB", "to the driver MB", "tasks held"),
 )
 

@@ -110,7 +110,9 @@ def main(path: Path, d: int, workers: int, n: int) -> None:
         median_ratio(seconds[f"{what}: 1"], seconds[f"{what}: {workers}"])
         for what in ("MU iteration, workers", "bare products, processes")
     )
+    rate = matrix.nbytes / statistics.median(seconds["MU iteration, workers: 1"])
     click.echo(f"\n1 → {workers} workers: {ours:.2f} ×; as many plain processes: {theirs:.2f} ×; {ours / theirs:.0%}")
+    click.echo(f"one worker: {rate / 1e6:.0f} MB of A a second")
 
 
 if __name__ == "__main__":
