@@ -6,6 +6,7 @@ The bare products are WᵀA_j and A_j H_jᵀ in float32 on blocks that are float
 ratio holds everything else: conversion from uint8, the updates, the sums, the scheduler, the loss.
 """
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -65,7 +66,7 @@ def main(path: Path, d: int, n: int, workers: int | None) -> None:
         def bare_products() -> None:
             list(pool.map(lambda A_j, H_j: (W.T @ A_j, A_j @ H_j.T), blocks, H))
 
-        contenders = {
+        contenders: dict[str, Callable[[], object]] = {
             "two bare products": bare_products,
             "MU iteration": Iterating(MU(), cached(matrix), start),
             "HALS iteration (8 + 8 sweeps)": Iterating(HALS(), cached(matrix), start),

@@ -93,8 +93,9 @@ def passes(client: Client, A: BlockMatrix, W: Basis, n: int) -> list[Row]:
         began, cpu = time.perf_counter(), time.process_time()
         H, _sums = A.visit(W, H, ones)
         seconds, cpu_s = time.perf_counter() - began, time.process_time() - cpu
-        moved = (sum(parts) for parts in zip(*client.run(sent).values(), strict=True))
-        rows.append(Row(seconds, cpu_s, *moved, client.run_on_scheduler(tasks_held)))
+        W_nbytes, sums_nbytes, driver_nbytes = (sum(p) for p in zip(*client.run(sent).values(), strict=True))
+        held = client.run_on_scheduler(tasks_held)
+        rows.append(Row(seconds, cpu_s, W_nbytes, sums_nbytes, driver_nbytes, held))
     return rows
 
 

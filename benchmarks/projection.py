@@ -6,7 +6,6 @@ Partitions, the cached share and memory are the product's own plan, for workers 
 formulas of the rest are in `project` below and on the page.
 """
 
-from pathlib import Path
 from typing import NamedTuple
 from unittest.mock import patch
 
@@ -14,6 +13,7 @@ import click
 import numpy as np
 from dask.utils import parse_bytes
 
+from data_prep.folders import folder
 from data_prep.store import StoredMatrix, chunk_images
 from pipeline import engine
 from pipeline.engine import Place
@@ -41,8 +41,17 @@ HEADINGS = (
 
 def imagined(m: int, n: int) -> StoredMatrix:
     """Return the description of a store of n images."""
-    known = {"scale": 1 / 255, "norm_squared": 1.0, "n_ok": n, "fingerprint": "", "attributes": {}}
-    return StoredMatrix(path=Path(), shape=(m, n), dtype=np.dtype(np.uint8), chunk_images=chunk_images(m), **known)
+    return StoredMatrix(
+        path=folder("nowhere"),
+        shape=(m, n),
+        dtype=np.dtype(np.uint8),
+        chunk_images=chunk_images(m),
+        scale=1 / 255,
+        norm_squared=1.0,
+        n_ok=n,
+        fingerprint="",
+        attributes={},
+    )
 
 
 def project(n: int, workers: int, given: Inputs) -> list[str]:

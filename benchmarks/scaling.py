@@ -94,6 +94,7 @@ def main(path: Path, d: int, workers: int, n: int) -> None:
         matrices = {}
         for count in (1, workers):
             client = stack.enter_context(connect(workers=count))
+            assert client is not None
             with client.as_current():
                 A = matrices[client] = cached(matrix)
             contenders[f"bare products, processes: {count}"] = side_by_side(stack, matrix, d, count)

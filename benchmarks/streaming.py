@@ -9,6 +9,7 @@ drops what it holds of the store before each contender.
 """
 
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -69,14 +70,15 @@ def main(path: Path, d: int, memory: str, n: int, cold: bool) -> None:
             nonlocal state
             state = MU().step(A, state)
 
-        def begin() -> None:
+        def after_begin(work: Callable[[], Any]) -> Any:
             if cold:
                 drop_from_cache(path)
+            return work()
 
         contenders = {
-            "bare read": lambda: (begin(), list(pool.map(read, stored[plan.n_cached :]))),
+            "bare read": lambda: after_begin(lambda: list(pool.map(read, stored[plan.n_cached :]))),
             "bare products": lambda: list(pool.map(multiply, range(matrix.n_chunks))),
-            "MU iteration": lambda: (begin(), iterate()),
+            "MU iteration": lambda: after_begin(iterate),
         }
         click.echo(
             f"{path.name}: A is {matrix.shape}, d = {d}, --memory {memory}: {plan.cached_share:.0%} cached, "

@@ -10,6 +10,7 @@ import numpy as np
 
 from data_prep import store
 from data_prep.arrays import ARRAYS
+from data_prep.folders import folder
 from data_prep.sample import write_sample
 
 NOISE = 8
@@ -22,12 +23,13 @@ NOISE = 8
 @click.option("--seed", type=int, default=0, show_default=True)
 def main(path: Path, times: int, out: Path, seed: int) -> None:
     source, rng = store.open_matrix(path), np.random.default_rng(seed)
-    images = store.open_array(path, "A")[...]
+    images = np.asarray(store.open_array(path, "A")[...])
+    home = folder(out)
     (m, n), c = source.shape, source.chunk_images
     shape = (m, times * n)
-    store.begin(out, expendable=ARRAYS)
+    store.begin(home, expendable=ARRAYS)
     A = store.create_array(
-        out,
+        home,
         "A",
         shape=shape,
         chunks=(m, c),
@@ -44,9 +46,9 @@ def main(path: Path, times: int, out: Path, seed: int) -> None:
         sum_of_squares += int(np.square(block, dtype=np.uint32).sum(dtype=np.uint64))
     checksum = np.array([store.stored_checksum(A, 0, k) for k in range(A.cdata_shape[1])], np.uint32)
     ok = np.ones(shape[1], np.bool_)
-    store.write_array(out, "ok", ok, ("image",))
-    store.write_array(out, "checksum", checksum, ("chunk",))
-    write_sample(out, ok, {})
+    store.write_array(home, "ok", ok, ("image",))
+    store.write_array(home, "checksum", checksum, ("chunk",))
+    write_sample(home, ok, {})
     store.publish(
         out,
         {

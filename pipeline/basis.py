@@ -55,10 +55,11 @@ def improve(old: Basis, sums: Sums, update: Update) -> tuple[Basis, float]:
 
     def improve_block(first: int) -> tuple[NDArray[np.float64], float]:
         pixels = slice(first, first + PIXELS_TOGETHER)
-        HAt = np.ascontiguousarray(sums.AHt[pixels].T)
-        block = update(HHt, HAt.astype(np.float32), np.ascontiguousarray(old.W[pixels].T))
+        AHt = sums.AHt[pixels]
+        HAt = np.ascontiguousarray(AHt.astype(np.float32).T)
+        block = update(HHt, HAt, np.ascontiguousarray(old.W[pixels].T))
         W[pixels] = block.T
-        return gram(block), float(np.vdot(block.astype(np.float64), HAt.astype(np.float64, copy=False)))
+        return gram(block), float(np.vdot(W[pixels].astype(np.float64), AHt.astype(np.float64, copy=False)))
 
     blocks = range(0, m, PIXELS_TOGETHER)
     terms = list((_threads().map if len(blocks) > 1 else map)(improve_block, blocks))

@@ -7,6 +7,7 @@ there are. H stays where it was computed.
 
 import functools
 import itertools
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -70,7 +71,6 @@ class BlockMatrix:
         for k, (A_k, H_k) in enumerate(zip(self.partitions, H, strict=True)):
             graph[f"visit-{k}"] = (visit_partition, A_k, H_k, "W", improve, Arithmetic(self.scale, residual))
             graph[f"H-{k}"] = (_first, f"visit-{k}") if spill is None else (spill, k, f"visit-{k}")
-            graph[f"sums-0-{k}"] = (_second, f"visit-{k}")
         total = _add_as_tree(graph, len(self.partitions))
         parts = [f"H-{k}" for k in range(len(self.partitions))]
         if spill is None:
@@ -98,13 +98,11 @@ def visit_partition(
     improved: list[Matrix] = []
     total: Sums | None = None
     for A_j, H_j in zip(read_ahead(A), itertools.repeat(None) if H is None else H, strict=H is not None):
-        if len(panels(A_j)) == 1:
-            A_j = as_float(A_j)  # used twice
         WtA = project(A_j, W_aligned, how.scale)
         H_new = improve(WtW, WtA, None if H_j is None else aligned(H_j))
         missed = squared_residual(A_j, W_aligned, H_new, how.scale) if how.residual else None
         sums = Sums(back_project(A_j, H_new, how.scale), gram(H_new), missed)
-        total = sums if total is None else add(total, sums)
+        total = sums if total is None else _accumulate(total, sums)
         improved.append(H_new)
     if total is None:
         raise ValueError("a partition has no blocks")
@@ -115,7 +113,7 @@ def project(A_j: NDArray[Any], W: Matrix, scale: float) -> Matrix:
     """WᵀA_j (d, c): A_j becomes float32 some rows at a time, which stay in the processor's cache meanwhile."""
     AtW = np.zeros((A_j.shape[1], W.shape[1]), np.float32)
     for rows in panels(A_j):
-        AtW += as_float(A_j[rows]).T @ W[rows]  # this way round BLAS is a tenth faster than WᵀA
+        AtW += panel(A_j, rows).T @ W[rows]  # this way round BLAS is a tenth faster than WᵀA
     return np.ascontiguousarray(AtW.T) * np.float32(scale)
 
 
@@ -124,7 +122,7 @@ def back_project(A_j: NDArray[Any], H_j: Matrix, scale: float) -> Matrix:
     AHt = np.empty((len(A_j), len(H_j)), np.float32)
     scaled = H_j * np.float32(scale)
     for rows in panels(A_j):
-        np.matmul(as_float(A_j[rows]), scaled.T, out=AHt[rows])
+        np.matmul(panel(A_j, rows), scaled.T, out=AHt[rows])
     return AHt
 
 
@@ -132,7 +130,7 @@ def squared_residual(A_j: NDArray[Any], W: Matrix, H_j: Matrix, scale: float) ->
     """‖A_j − W H_j‖², by rows of A_j likewise; differences in float32, their squares summed in float64."""
     total = 0.0
     for rows in panels(A_j):
-        missed = as_float(A_j[rows]) * np.float32(scale) - W[rows] @ H_j
+        missed = panel(A_j, rows) * np.float32(scale) - W[rows] @ H_j
         total += float(np.square(missed, dtype=np.float64).sum())
     return total
 
@@ -143,9 +141,19 @@ def panels(A_j: NDArray[Any]) -> list[slice]:
     return [slice(first, first + height) for first in range(0, len(A_j), height)]
 
 
-def as_float(values: NDArray[Any]) -> Matrix:
-    """Float32 values at an address that BLAS takes."""
-    return aligned(values.astype(np.float32, copy=False))
+def panel(A_j: NDArray[Any], rows: slice) -> Matrix:
+    """Rows of a block as float32, where this thread had those before: new pages of memory cost as much as BLAS."""
+    values = A_j[rows]
+    if values.dtype == np.float32:
+        return aligned(values)
+    if getattr(_thread, "panel", np.empty(0)).size < values.size:
+        _thread.panel = np.empty(values.size, np.float32)
+    converted: Matrix = _thread.panel[: values.size].reshape(values.shape)
+    np.copyto(converted, values)
+    return converted
+
+
+_thread = threading.local()
 
 
 def aligned(array: NDArray[Any]) -> NDArray[Any]:
@@ -155,10 +163,15 @@ def aligned(array: NDArray[Any]) -> NDArray[Any]:
 
 def add(a: Sums, b: Sums) -> Sums:
     """Add the sums of neighbours, in float64."""
-    residual = None if a.residual is None or b.residual is None else a.residual + b.residual
-    AHt = a.AHt.astype(np.float64)
-    AHt += b.AHt
-    return Sums(AHt, a.HHt + b.HHt, residual)
+    return _accumulate(a._replace(AHt=a.AHt.astype(np.float64)), b)
+
+
+def _accumulate(total: Sums, sums: Sums) -> Sums:
+    """Add sums to a total, whose AHᵀ is overwritten where it is in float64 already."""
+    residual = None if total.residual is None or sums.residual is None else total.residual + sums.residual
+    AHt = total.AHt.astype(np.float64, copy=False)
+    AHt += sums.AHt
+    return Sums(AHt, total.HHt + sums.HHt, residual)
 
 
 @functools.cache
@@ -168,8 +181,12 @@ def one_blas_thread() -> None:
 
 
 def _add_as_tree(graph: dict[str, Any], n: int) -> str:
-    """Extend the graph by a tree that adds neighbours `sums-0-k` in order; returns the name of its root."""
-    level = 0
+    """Extend the graph by a tree that adds the sums of `visit-k` in order; returns the name of its root."""
+    for k in range(0, n - 1, 2):
+        graph[f"sums-1-{k // 2}"] = (_add_visits, f"visit-{k}", f"visit-{k + 1}")
+    if n % 2:
+        graph[f"sums-1-{n // 2}"] = (_second, f"visit-{n - 1}")
+    n, level = -(-n // 2), 1
     while n > 1:
         for k in range(0, n - 1, 2):
             graph[f"sums-{level + 1}-{k // 2}"] = (add, f"sums-{level}-{k}", f"sums-{level}-{k + 1}")
@@ -178,6 +195,10 @@ def _add_as_tree(graph: dict[str, Any], n: int) -> str:
         n = -(-n // 2)
         level += 1
     return f"sums-{level}-0"
+
+
+def _add_visits(a: tuple[Any, Sums], b: tuple[Any, Sums]) -> Sums:
+    return add(a[1], b[1])
 
 
 def _first(pair: tuple[Any, Any]) -> Any:

@@ -86,8 +86,9 @@ def make_plan(matrix: StoredMatrix, d: int, memory_nbytes: int | None = None) ->
             f"but may use {_mib(budget)}; give --memory {_mib(needed).replace(' ', '')} or more, or a smaller -d"
         )
     largest = max(len(part) for part in parts) * _chunk_nbytes(matrix)
-    n_cached = min(len(parts), place.workers * ((budget - needed) // largest))
-    cached = -(-n_cached // place.workers) * largest
+    spare = 0 if place.in_process else 1  # a cached partition that Dask hands to an idle worker is there twice
+    n_cached = min(len(parts), place.workers * max(0, (budget - needed) // largest - spare))
+    cached = (-(-n_cached // place.workers) + (spare if n_cached else 0)) * largest
     m, n = matrix.shape
     return Plan(
         partitions=parts,

@@ -39,7 +39,7 @@ def test_a_pass_returns_the_two_products(rng):
 
 @pytest.mark.parametrize("n", [1, 2, 3, 5, 8, 13])
 def test_the_tree_adds_every_partition_once(n):
-    graph = {f"sums-0-{k}": Sums(np.float64(k), np.float64(10**k)) for k in range(n)}
+    graph = {f"visit-{k}": (None, Sums(np.float64(k), np.float64(10**k))) for k in range(n)}
     root = _add_as_tree(graph, n)
     total = dask.get(graph, root)
     assert total[:2] == (sum(range(n)), sum(10**k for k in range(n)))
