@@ -8,6 +8,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import google_crc32c
@@ -18,9 +19,9 @@ from zarr.abc.codec import BytesBytesCodec
 from zarr.abc.store import SuffixByteRequest
 from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 from zarr.core.array_spec import ArrayConfigLike
-from zarr.core.buffer import Buffer, default_buffer_prototype
+from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
-from zarr.storage import MemoryStore
+from zarr.storage import LocalStore, MemoryStore
 
 from data_prep.folders import ASIDE, LEASE, Folder, LocalFolder, Where, folder
 
@@ -143,7 +144,7 @@ def read_chunk(array: zarr.Array[Any], *index: int, checksum: int | None = None)
         What the crc32c that ends the stored bytes must be, where that is known.
     """
     key = array.metadata.encode_chunk_key(index)
-    stored = sync((array.store_path / key).get(default_buffer_prototype()))
+    stored = _stored(array, key)
     if stored is None:
         raise BadInput(f"{_file(array, *index)} is missing; restore the file, or prepare the store again")
     try:
@@ -159,24 +160,36 @@ def read_chunk(array: zarr.Array[Any], *index: int, checksum: int | None = None)
     return values
 
 
-def _decoded(array: zarr.Array[Any], index: tuple[int, ...], key: str, stored: Buffer) -> NDArray[Any]:
+def _stored(array: zarr.Array[Any], key: str) -> bytes | None:
+    """Bytes of a chunk, or None where there is none."""
+    home = array.store_path.store
+    if isinstance(home, LocalStore):  # in this thread: Zarr's way through its event loop takes twice the time
+        try:
+            return Path(home.root, array.store_path.path, key).read_bytes()
+        except FileNotFoundError:
+            return None
+    found = sync((array.store_path / key).get(default_buffer_prototype()))
+    return None if found is None else found.to_bytes()
+
+
+def _decoded(array: zarr.Array[Any], index: tuple[int, ...], key: str, stored: bytes) -> NDArray[Any]:
     span = tuple(
         slice(i * c, min((i + 1) * c, length)) for i, c, length in zip(index, array.chunks, array.shape, strict=True)
     )
     if array.dtype.kind != "T" and [type(codec) for codec in array.compressors] == [Crc32cCodec]:
         # Not compressed: the bytes are the values. Zarr's own way takes three times as long.
-        content = stored.as_numpy_array()[:-4]
-        content.flags.writeable = False
+        content = np.frombuffer(memoryview(stored)[:-4], np.uint8)
         if google_crc32c.value(content) != _last_four(stored):
             raise ValueError("its bytes and its crc32c do not agree")
         whole = content.view(array.dtype.newbyteorder("<")).reshape(array.chunks)
         return whole[tuple(slice(s.stop - s.start) for s in span)]
-    metadata = array.metadata.to_buffer_dict(default_buffer_prototype())
-    return np.asarray(zarr.open_array(MemoryStore({**metadata, key: stored}), mode="r")[span])
+    prototype = default_buffer_prototype()
+    alone = {**array.metadata.to_buffer_dict(prototype), key: prototype.buffer.from_bytes(stored)}
+    return np.asarray(zarr.open_array(MemoryStore(alone), mode="r")[span])
 
 
-def _last_four(stored: Buffer) -> int:
-    return int.from_bytes(stored[-4:].to_bytes(), "little")
+def _last_four(stored: bytes) -> int:
+    return int.from_bytes(stored[-4:], "little")
 
 
 def read_array(path: Where, name: str) -> NDArray[Any]:
