@@ -167,8 +167,11 @@ class LocalFolder:
         sync_path(self.path)
 
     def make(self) -> None:
-        """Make it and the folders above it."""
+        """Make it and the folders above it, and put their names on disk."""
+        missing = [path for path in (self.path, *self.path.parents) if not path.exists()]
         self.path.mkdir(parents=True, exist_ok=True)
+        for path in missing:
+            sync_path(path.parent)
 
     def remove(self) -> None:
         """Remove it with all that is in it; nothing is said where it is not there."""

@@ -12,10 +12,12 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 
 from data_prep.folders import LEASE, Changed, Folder, LocalFolder, RemoteFolder, Unreachable
 
+AGAIN_S = 0.2
+"""Between two tries to get hold of a folder."""
 LEASE_S = 60.0
 """How long a lease lasts unless renewed: clocks of machines that share a store must agree far better than that."""
 
@@ -25,9 +27,24 @@ class HeldError(BlockingIOError):
 
 
 @contextmanager
-def only_writer(folder: Folder) -> Iterator[None]:
-    """Hold a folder, which is made where it is missing; HeldError where another process does. Readers do not ask."""
-    with _leased(folder) if isinstance(folder, RemoteFolder) else _locked(folder):
+def only_writer(folder: Folder, timeout_s: float = 0.0) -> Iterator[None]:
+    """Hold a folder, which is made where it is missing; readers do not ask.
+
+    Raises
+    ------
+    HeldError
+        Another process holds it, and still did after `timeout_s`.
+    """
+    deadline = time.monotonic() + timeout_s
+    with ExitStack() as stack:
+        while True:
+            try:
+                stack.enter_context(_leased(folder) if isinstance(folder, RemoteFolder) else _locked(folder))
+                break
+            except HeldError:
+                if time.monotonic() >= deadline:
+                    raise
+                time.sleep(AGAIN_S)
         yield
 
 

@@ -43,8 +43,8 @@ class Sums(NamedTuple):
 
 def basis_of(W: Matrix) -> Basis:
     """Basis of a given W (m, d)."""
-    blocks = range(0, len(W), PIXELS_TOGETHER)
-    return Basis(W, sum((gram(W[first : first + PIXELS_TOGETHER].T) for first in blocks), np.zeros((W.shape[1],) * 2)))
+    blocks = (np.ascontiguousarray(W[k : k + PIXELS_TOGETHER].T) for k in range(0, len(W), PIXELS_TOGETHER))
+    return Basis(W, sum(map(gram, blocks), np.zeros((W.shape[1],) * 2)))  # to the bits of `improve`: a run may resume
 
 
 def improve(old: Basis, sums: Sums, update: Update) -> tuple[Basis, float]:

@@ -118,22 +118,9 @@ def in_order(graph: Mapping[str, Any], keys: Sequence[str]) -> list[Any]:
 def keep_each(function: Any, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
     """Call a function once for each tuple of arguments; the results stay where they are computed.
 
-    A cluster's workers get equal runs of them, as neighbours are added to one another later. That is a wish: a worker
-    that is gone or full leaves its part to others.
+    Where that is, Dask decides. Even a wish for a worker, with others allowed, is fatal: a task that was wished to one
+    that died while no other was there is never run again.
     """
-    client = _client(_active())
-    if client is not None:
-        workers = sorted(client.scheduler_info(n_workers=-1)["workers"])
-        return [
-            client.submit(
-                function,
-                *given,
-                pure=False,
-                workers=workers[k * len(workers) // len(arguments)] if workers else None,
-                allow_other_workers=True,
-            )
-            for k, given in enumerate(arguments)
-        ]
     kept, _ = run(_calls(function, arguments) | {"done": (bool, True)}, keep=_names(arguments), bring=["done"])
     return kept
 

@@ -6,7 +6,7 @@ a name of its own, put on disk, and only then named by `nmf/NAME`'s attribute `c
 
 import re
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -34,12 +34,17 @@ NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
 
 @dataclass(frozen=True)
 class Factors:
-    """A complete factorization A ≈ W H, read lazily; every chunk is checked as it is read."""
+    """A factorization A ≈ W H, read lazily; every chunk is checked as it is read."""
 
     path: Folder
     """The revision's folder."""
     attributes: Mapping[str, Any]
     """d, solver, parameters, relative_error, passes, when and how it was made."""
+
+    @property
+    def complete(self) -> bool:
+        """False for a checkpoint, the state of a run that was under way."""
+        return bool(self.attributes["status"] == "complete")
 
     @cached_property
     def W(self) -> "da.Array":
@@ -101,13 +106,21 @@ def names(path: Folder) -> list[str]:
 
 def current(path: Folder, name: str) -> Factors | None:
     """Return the newest complete factorization of that name, or None."""
-    group = named(path, name)
-    revision = store.group_attributes(group).get("current")
+    return _pointed_at(named(path, name), "current", "complete")
+
+
+def newest(path: Folder, name: str) -> Factors | None:
+    """Return the newest state of a factorization: a checkpoint where a run was interrupted, else what is current."""
+    return _pointed_at(named(path, name), "resume", "checkpoint") or current(path, name)
+
+
+def _pointed_at(group: Folder, pointer: str, status: str) -> Factors | None:
+    revision = store.group_attributes(group).get(pointer)
     if revision is None:
         return None
     attributes = store.group_attributes(group / revision)
-    if attributes.get("status") != "complete" or NEEDED - attributes.keys():
-        raise store.BadInput(f"{group / revision} is named as current, but missing or not complete; restore it")
+    if attributes.get("status") != status or NEEDED - attributes.keys():
+        raise store.BadInput(f"{group / revision} is named as {pointer}, but missing or not {status}; restore it")
     return Factors(group / revision, attributes)
 
 
@@ -121,13 +134,16 @@ class Finished:
     """For each partition its chunks and their blocks (d, c), where the engine keeps them: tasks write these."""
     iterations: Sequence[Iteration]
     attributes: Mapping[str, Any]
+    complete: bool
+    """False for a checkpoint: readers do not see it, and the next run continues from it."""
 
 
-def publish_revision(matrix: StoredMatrix, name: str, finished: Finished) -> Factors:
-    """Write a complete revision of a factorization, put it on disk, and make it current."""
+def publish_revision(matrix: StoredMatrix, name: str, finished: Finished, in_use: str | None = None) -> Factors:
+    """Write a revision of a factorization, put it on disk, and point at it; `in_use` is one that is not to go yet."""
     group = named(matrix.path, name)
     revision = group / _next_revision(group)
-    attributes = {"format": store.FORMAT, "status": "complete", **finished.attributes}
+    status = "complete" if finished.complete else "checkpoint"
+    attributes = {"format": store.FORMAT, "status": status, **finished.attributes}
     try:
         revision.make()
         _write(revision, matrix, finished)
@@ -138,18 +154,21 @@ def publish_revision(matrix: StoredMatrix, name: str, finished: Finished) -> Fac
         raise
     if group.parent.read("zarr.json") is None:
         store.publish(group.parent, {})
-    store.publish(group, {"current": revision.name})
-    _clean(group)
+    pointers = store.group_attributes(group)
+    pointers.pop("resume", None)
+    pointers["current" if finished.complete else "resume"] = revision.name
+    store.publish(group, pointers)
+    _clean(group, {in_use, pointers.get("current"), pointers.get("resume")})
     return Factors(revision, attributes)
 
 
-def _clean(group: Folder) -> None:
-    """Remove what dead attempts left, and all complete revisions but the newest two; only the writer may."""
+def _clean(group: Folder, in_use: Set[str | None]) -> None:
+    """Remove all complete revisions but the newest two, and what dead attempts left; only the writer may."""
     entries = group.entries()
     revisions = [name for name in entries if REVISION.match(name)]
     complete = [name for name in revisions if store.group_attributes(group / name).get("status") == "complete"]
-    left_over = {name for name in entries if name.startswith(("scratch-", ASIDE))}
-    for name in left_over.union(revisions).difference(complete[-KEPT_REVISIONS:]):
+    aside = [name for name in entries if name.startswith(ASIDE)]
+    for name in {*revisions, *aside} - {*complete[-KEPT_REVISIONS:]} - in_use:
         (group / name).remove()
 
 

@@ -1,16 +1,14 @@
 """The job: open the matrix, decide what is left to do, solve, publish."""
 
 import itertools
-import socket
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import version
 from typing import Any, NamedTuple
 
 import numpy as np
-from threadpoolctl import threadpool_info, threadpool_limits
+from threadpoolctl import threadpool_limits
 
 from data_prep import store
 from data_prep.folders import Folder, Where
@@ -18,11 +16,13 @@ from data_prep.lock import only_writer
 from data_prep.store import StoredMatrix
 from pipeline import engine, starts
 from pipeline.blocks import Scratch, StoredBlocks
+from pipeline.checkpoints import Checkpoints, Every
 from pipeline.config import NMFConfig, differences
-from pipeline.factors import Factors, Finished, create_H, current, named, publish_revision
+from pipeline.factors import Factors, Finished, create_H, named, newest, publish_revision
 from pipeline.loop import Stop, solve, stop_reason
 from pipeline.one_pass import BlockMatrix
 from pipeline.plan import Plan, RefusedPlan, check_rank, make_plan
+from pipeline.provenance import plan_and_outcome, provenance
 from pipeline.record import Iteration, Recorder
 from pipeline.solvers.hals import HALS
 from pipeline.solvers.mu import MU
@@ -30,7 +30,6 @@ from pipeline.solvers.state import Solver, State
 
 SOLVERS: dict[str, Solver] = {"hals": HALS(), "mu": MU()}
 SPILL_EVERY = 8
-RECORDED_PACKAGES = ("nmf-batch", "numpy", "dask", "distributed", "zarr")
 
 
 class ParametersDiffer(ValueError):
@@ -56,12 +55,14 @@ def factorize(
     memory_nbytes: int | None = None,
     start: starts.Given | None = None,
     on_iteration: Callable[[Sequence[Iteration]], None] = lambda iterations: None,
+    checkpoint_every: Every = Every(),  # noqa: B008  # it is immutable
+    lock_timeout_s: float = 0.0,
     **settings: Any,
 ) -> Result:
     """Factorize the matrix of a store and write W, H and the loss history back to it.
 
-    Runs on the active Dask client, or on threads of this process. A factorization of that name that was stopped by
-    a smaller budget is continued; one that needs no more work is returned as it is.
+    Runs on the active Dask client, or on threads of this process. A factorization of that name that was interrupted, or
+    stopped by a smaller budget, is continued to the bits it would have had; one that needs no more work is returned.
 
     Parameters
     ----------
@@ -78,7 +79,11 @@ def factorize(
     start
         W and H to start from, in place of `init`. Used only where nothing is continued.
     on_iteration
-        Called after every iteration with the record so far.
+        Called after every iteration with the record so far. What it raises ends the run, after a checkpoint.
+    checkpoint_every
+        How often the state is written for a later run to go on from.
+    lock_timeout_s
+        How long to wait for another process that is at this factorization.
     **settings
         Fields of `NMFConfig`: solver, init, seed, max_iter, tol, target_error.
 
@@ -99,8 +104,9 @@ def factorize(
     if start is not None:
         _check_start(n_components, matrix, start)
     folder = named(matrix.path, name or f"d{n_components}")
-    with only_writer(folder):
-        return _factorize(matrix, folder.name, config, Ways(fresh, memory_nbytes, start, on_iteration))
+    with only_writer(folder, lock_timeout_s):
+        ways = Ways(fresh, memory_nbytes, start, on_iteration, checkpoint_every)
+        return _factorize(matrix, folder.name, config, ways)
 
 
 class Ways(NamedTuple):
@@ -110,70 +116,107 @@ class Ways(NamedTuple):
     memory_nbytes: int | None
     start: starts.Given | None
     on_iteration: Callable[[Sequence[Iteration]], None]
+    checkpoint_every: Every
 
 
 def _factorize(matrix: StoredMatrix, name: str, config: NMFConfig, ways: Ways) -> Result:
-    previous = None if ways.fresh else current(matrix.path, name)
+    previous, reason = None if ways.fresh else newest(matrix.path, name), None
     if previous is not None:
         _check_same(previous, matrix, config, name)
         losses = [iteration.loss for iteration in previous.iterations]
         reason = stop_reason(losses, matrix.norm_squared, config)
-        if reason is not None:
+        if reason is not None and previous.complete:
             return Result(previous, reason, 0)
+    _remove_scratch(matrix.path / "nmf" / name)
     _check_reachable(matrix)
-    began, plan = datetime.now(UTC), make_plan(matrix, config.n_components, ways.memory_nbytes)
-    recorder = Recorder(matrix, previous.iterations if previous else [], plan=plan, on_iteration=ways.on_iteration)
-    scratch = matrix.path / "nmf" / name / f"scratch-{uuid.uuid4().hex[:8]}"
-
-    def begin() -> State:
-        if previous is not None:
-            return starts.continued(previous, plan.partitions)
-        if ways.start is not None:
-            return starts.given(ways.start, matrix, plan.partitions)
-        return starts.cold(matrix, config, plan.partitions)
-
+    plan = make_plan(matrix, config.n_components, ways.memory_nbytes)
+    run = _Run(matrix, name, config, ways, plan, previous)
     try:
         with threadpool_limits(limits=1, user_api="blas"):  # the driver's bits must not depend on its cores either
-            state, stop = _solve(matrix, config, plan, begin, recorder, scratch)
+            state, stop = (run.begin(), reason) if reason else run.solve()
         if stop is Stop.NONFINITE:
             raise store.BadInput(f"{name} was not written: {stop}")
-        attributes = {
-            **_attributes(matrix, config, recorder.iterations, stop),
-            **_plan_and_outcome(matrix, config, plan, recorder),
-            "start": "given" if ways.start is not None and previous is None else config.init,
-            "parent": None if previous is None else previous.path.name,
-            "began": began.isoformat(timespec="seconds"),
-        }
-        H = list(zip(plan.partitions, state.H, strict=True))
-        finished = Finished(W=state.W.W, H=H, iterations=recorder.iterations, attributes=attributes)
-        return Result(publish_revision(matrix, name, finished), stop, recorder.n_new)
+        return Result(run.publish(state, stop), stop, run.recorder.n_new)
+    except engine.NoWorkersError as error:
+        kept = run.checkpoints.last or previous
+        raise engine.NoWorkersError(f"{error} ({kept.path if kept else 'no checkpoint yet'})") from error
     finally:
-        scratch.remove()
+        run.scratch.remove()
 
 
-def _solve(
-    matrix: StoredMatrix,
-    config: NMFConfig,
-    plan: Plan,
-    begin: Callable[[], State],
-    recorder: Recorder,
-    scratch: Folder,
-) -> tuple[State, Stop]:
-    checksums = store.read_checksums(matrix).tolist()
-    stored = [StoredBlocks(matrix.path, "A", part, checksums[part.start : part.stop]) for part in plan.partitions]
-    cached = engine.keep_each(list, [(blocks,) for blocks in stored[: plan.n_cached]])
-    A = BlockMatrix(
-        partitions=[*cached, *stored[plan.n_cached :]],
-        shape=matrix.shape,
-        scale=matrix.scale,
-        norm_squared=matrix.norm_squared,
-        spills=_spills(matrix, config.n_components, plan, scratch),
-    )
+class _Run:
+    """One run of the job: where it begins, what is kept on the way, how it is written."""
 
-    def should_stop(losses: Sequence[float]) -> Stop | None:
-        return stop_reason(losses, matrix.norm_squared, config)
+    def __init__(
+        self, matrix: StoredMatrix, name: str, config: NMFConfig, ways: Ways, plan: Plan, previous: Factors | None
+    ) -> None:
+        self.matrix, self.name, self.config, self.ways = matrix, name, config, ways
+        self.plan, self.previous, self.began = plan, previous, datetime.now(UTC)
+        earlier = previous.iterations if previous else []
+        self.recorder = Recorder(matrix, earlier, plan=plan, on_iteration=ways.on_iteration)
+        self.checkpoints = Checkpoints(lambda state: self.publish(state, None), ways.checkpoint_every)
+        self.scratch = matrix.path / "nmf" / name / f"scratch-{uuid.uuid4().hex[:8]}"
 
-    return solve(A, SOLVERS[config.solver], begin(), should_stop, recorder)
+    def begin(self) -> State:
+        """Return the state before the first iteration of this run."""
+        if self.previous is not None:
+            return starts.continued(self.previous, self.plan.partitions)
+        if self.ways.start is not None:
+            return starts.given(self.ways.start, self.matrix, self.plan.partitions)
+        return starts.cold(self.matrix, self.config, self.plan.partitions)
+
+    def solve(self) -> tuple[State, Stop]:
+        """Iterate until there is a reason to stop."""
+        matrix, plan = self.matrix, self.plan
+        checksums = store.read_checksums(matrix).tolist()
+        stored = [StoredBlocks(matrix.path, "A", part, checksums[part.start : part.stop]) for part in plan.partitions]
+        cached = engine.keep_each(list, [(blocks,) for blocks in stored[: plan.n_cached]])
+        A = BlockMatrix(
+            partitions=[*cached, *stored[plan.n_cached :]],
+            shape=matrix.shape,
+            scale=matrix.scale,
+            norm_squared=matrix.norm_squared,
+            spills=_spills(matrix, self.config.n_components, plan, self.scratch),
+        )
+
+        def should_stop(losses: Sequence[float]) -> Stop | None:
+            return stop_reason(losses, matrix.norm_squared, self.config)
+
+        return solve(A, SOLVERS[self.config.solver], self.begin(), should_stop, self.on_state)
+
+    def on_state(self, state: State) -> Sequence[float]:
+        """Record an iteration, and write a checkpoint if it is time or if whoever looks on ends the run here."""
+        try:
+            losses = self.recorder(state)
+        except BaseException:
+            self.checkpoints.write(state)
+            raise
+        self.checkpoints(state)
+        return losses
+
+    def publish(self, state: State, stop: Stop | None) -> Factors:
+        """Write a revision: complete where there is a reason why it stopped, else a checkpoint."""
+        attributes = {
+            **provenance(self.matrix, self.config, self.recorder.iterations, stop),
+            **plan_and_outcome(self.matrix, self.config, self.plan, self.recorder),
+            "start": "given" if self.ways.start is not None and self.previous is None else self.config.init,
+            "parent": None if self.previous is None else self.previous.path.name,
+            "began": self.began.isoformat(timespec="seconds"),
+        }
+        H = list(zip(self.plan.partitions, state.H, strict=True))
+        finished = Finished(
+            W=state.W.W, H=H, iterations=self.recorder.iterations, attributes=attributes, complete=stop is not None
+        )
+        # A lost worker's part of H may have to be made again from the revision that this run began with.
+        in_use = self.previous.path.name if stop is None and self.previous is not None else None
+        return publish_revision(self.matrix, self.name, finished, in_use)
+
+
+def _remove_scratch(group: Folder) -> None:
+    """Remove what runs that were killed left behind; only the writer may."""
+    for entry in group.entries():
+        if entry.startswith("scratch-"):
+            (group / entry).remove()
 
 
 def _spills(matrix: StoredMatrix, d: int, plan: Plan, scratch: Folder) -> Iterator[Scratch | None]:
@@ -185,31 +228,6 @@ def _spills(matrix: StoredMatrix, d: int, plan: Plan, scratch: Folder) -> Iterat
         (scratch / f"H{k - 2}").remove()
         create_H(scratch, f"H{k}", d, matrix)
         yield Scratch(scratch, f"H{k}", plan.partitions)
-
-
-def _plan_and_outcome(matrix: StoredMatrix, config: NMFConfig, plan: Plan, recorder: Recorder) -> dict[str, Any]:
-    """What was planned for this call, and the same figures as they were."""
-    earlier = len(recorder.iterations) - recorder.n_new
-    peaks = engine.on_every_worker(engine.peak_nbytes).values()
-    last, before = recorder.iterations[-1], recorder.earlier
-    return {
-        "plan": {
-            "passes": config.max_iter - earlier,
-            "bytes_read": plan.bytes_read(matrix.nbytes, config.max_iter - earlier),
-            "worker_nbytes": plan.worker_nbytes,
-            "driver_nbytes": plan.driver_nbytes,
-            "memory_nbytes": plan.memory_nbytes,
-            "cached_share": plan.cached_share,
-            "stores_H": plan.stores_H,
-        },
-        "outcome": {
-            "passes": recorder.n_new,
-            "bytes_read": last.bytes_read - before.bytes_read,
-            "worker_nbytes": max((peak for peak in peaks if isinstance(peak, int)), default=None),
-            "driver_nbytes": engine.peak_nbytes(),
-            "seconds": last.seconds - before.seconds,
-        },
-    }
 
 
 def _check_reachable(matrix: StoredMatrix) -> None:
@@ -225,32 +243,11 @@ def _check_reachable(matrix: StoredMatrix) -> None:
 
 def iterations_done(matrix: StoredMatrix, name: str, config: NMFConfig) -> int:
     """Iterations that a stored factorization of that name saves a run; ParametersDiffer where it is another one."""
-    previous = current(matrix.path, name)
+    previous = newest(matrix.path, name)
     if previous is None:
         return 0
     _check_same(previous, matrix, config, name)
     return int(previous.attributes["n_iter"])
-
-
-def _attributes(matrix: StoredMatrix, config: NMFConfig, iterations: Sequence[Iteration], stop: Stop) -> dict[str, Any]:
-    last = iterations[-1]
-    return {
-        "objective": "‖A − W H‖²_F",
-        "parameters": asdict(config),
-        "seed": config.seed,
-        "stop": stop.name,
-        "relative_error": last.relative_error,
-        "n_iter": len(iterations),
-        "passes": last.passes,
-        "bytes_read": last.bytes_read,
-        "seconds": last.seconds,
-        "shape": list(matrix.shape),
-        "fingerprint": matrix.fingerprint,
-        "ended": datetime.now(UTC).isoformat(timespec="seconds"),
-        "host": socket.gethostname(),
-        "versions": {package: version(package) for package in RECORDED_PACKAGES},
-        "blas": sorted({f"{i['internal_api']} {i['version']} {i.get('architecture')}" for i in threadpool_info()}),
-    }
 
 
 def _check_start(d: int, matrix: StoredMatrix, start: starts.Given) -> None:

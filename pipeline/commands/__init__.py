@@ -21,7 +21,7 @@ Exit codes:
     5  parameters or data differ from the stored run
    11  another process is writing this
    75  temporary: run again
-  130, 143  interrupted by Ctrl-C, by SIGTERM
+  130, 143  interrupted by Ctrl-C, by SIGTERM; 75 by SIGUSR1
 """
 
 
@@ -114,7 +114,7 @@ def _run() -> int:
         click.echo(f"nmf-batch: {error.format_message()}", err=True)
         return error.exit_code
     except (click.Abort, KeyboardInterrupt, Interrupted) as error:
-        click.echo("interrupted; what was complete before is as it was", err=True)
+        click.echo("interrupted; the same command goes on from what is stored", err=True)
         return error.exit_code if isinstance(error, Interrupted) else 130
     except tuple(codes) as error:
         click.echo(f"nmf-batch: {error}", err=True)

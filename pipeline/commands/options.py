@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 
 import click
 import yaml
-from dask.utils import parse_bytes
+from dask.utils import parse_bytes, parse_timedelta
 
 from cluster.connect import connect, version_mismatches
 from data_prep.folders import Folder, folder
+from pipeline.checkpoints import Every
 from pipeline.config import INITS, SOLVERS, NMFConfig
 
 CONTEXT = {"auto_envvar_prefix": "NMF_BATCH", "show_default": True}
@@ -155,6 +156,39 @@ def _with(these: Sequence[Decorator], command: Callable[..., Any]) -> Callable[.
     for option in reversed(these):
         command = option(command)
     return command
+
+
+class Duration(click.ParamType[float]):
+    """A time: 30s, 5min."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Parse a number with a unit, to seconds."""
+        try:
+            seconds = float(parse_timedelta(str(value)))
+        except (ValueError, KeyError):
+            self.fail(f"{value!r} is not a duration; write 30s or 5min", param, ctx)
+        if not seconds >= 0:
+            self.fail(f"{value} is negative; write 30s or 5min", param, ctx)
+        return seconds
+
+
+class CheckpointEvery(click.ParamType[Every]):
+    """A time, or a number of iterations: 5min, 50it."""
+
+    name = "duration|iterations"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Every:
+        """Parse."""
+        if isinstance(value, Every):
+            return value
+        count = str(value).strip().removesuffix("it")
+        if count != str(value).strip():
+            if not count.isdecimal() or int(count) < 1:
+                self.fail(f"{value!r} is not a number of iterations; write 50it", param, ctx)
+            return Every(iterations=int(count))
+        return Every(seconds=Duration().convert(value, param, ctx))
 
 
 class Share(click.ParamType[float]):

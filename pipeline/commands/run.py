@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from data_prep.folders import Folder
+from pipeline.checkpoints import Every
 from pipeline.commands import options, progress
 from pipeline.commands.signals import safe_point
 from pipeline.config import NMFConfig
@@ -17,6 +18,18 @@ from pipeline.record import Iteration
 
 @click.command(context_settings=options.CONTEXT)
 @options.request
+@click.option(
+    "--checkpoint-every",
+    type=options.CheckpointEvery(),
+    default="5min",
+    help="How often the state is stored for an interrupted run to go on from: 5min or 50it.",
+)
+@click.option(
+    "--grace", type=options.Duration(), default="25s", help="After a signal: time to end the iteration and store it."
+)
+@click.option(
+    "--lock-timeout", type=options.Duration(), default="0s", help="How long to wait for another run of the same."
+)
 @options.place
 @options.as_json
 def run(
@@ -25,6 +38,9 @@ def run(
     name: str | None,
     fresh: bool,
     memory: int | None,
+    checkpoint_every: Every,
+    grace: float,
+    lock_timeout: float,
     place: options.Place,
     as_json: bool,
     **settings: Any,
@@ -32,8 +48,8 @@ def run(
     """Factorize A ≈ W H with W, H ≥ 0, minimising ‖A − W H‖².
 
     W (m, d) holds d basis images, H (d, n) how much of each is in every image. They are written to the store, with
-    the loss after each iteration. Run again, the same command does nothing; with a higher --max-iter or a smaller
-    --tol it goes on from where it was.
+    the loss after each iteration. Run again, the same command does nothing; after an interruption, or with a higher
+    --max-iter or a smaller --tol, it goes on from where it was, to the bits it would have had.
 
     \b
     Example:
@@ -52,9 +68,17 @@ def run(
         shown(len(iterations), config.max_iter, f"relative error {last.relative_error:.4f} ")
         point()
 
-    with options.connected(place), safe_point() as point:
+    with options.connected(place), safe_point(grace) as point:
         result = factorize(
-            path, n_components, name=name, fresh=fresh, memory_nbytes=memory, on_iteration=on_iteration, **settings
+            path,
+            n_components,
+            name=name,
+            fresh=fresh,
+            memory_nbytes=memory,
+            on_iteration=on_iteration,
+            checkpoint_every=checkpoint_every,
+            lock_timeout_s=lock_timeout,
+            **settings,
         )
     shown.close()
     options.say(json.dumps(_summary(result)) if as_json else _text(result, path))

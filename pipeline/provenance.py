@@ -1,0 +1,68 @@
+"""What is recorded with a result: how it was made, what was planned, and what it took."""
+
+import socket
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any
+
+from threadpoolctl import threadpool_info
+
+from data_prep.store import StoredMatrix
+from pipeline import engine
+from pipeline.config import NMFConfig
+from pipeline.loop import Stop
+from pipeline.plan import Plan
+from pipeline.record import Iteration, Recorder
+
+RECORDED_PACKAGES = ("nmf-batch", "numpy", "dask", "distributed", "zarr")
+
+
+def provenance(
+    matrix: StoredMatrix, config: NMFConfig, iterations: Sequence[Iteration], stop: Stop | None
+) -> dict[str, Any]:
+    """Attributes of a revision: what was asked for, from what, by which code, and what came of it."""
+    last = iterations[-1]
+    return {
+        "objective": "‖A − W H‖²_F",
+        "parameters": asdict(config),
+        "seed": config.seed,
+        "stop": None if stop is None else stop.name,
+        "relative_error": last.relative_error,
+        "n_iter": len(iterations),
+        "passes": last.passes,
+        "bytes_read": last.bytes_read,
+        "seconds": last.seconds,
+        "shape": list(matrix.shape),
+        "fingerprint": matrix.fingerprint,
+        "ended": datetime.now(UTC).isoformat(timespec="seconds"),
+        "host": socket.gethostname(),
+        "versions": {package: version(package) for package in RECORDED_PACKAGES},
+        "blas": sorted({f"{i['internal_api']} {i['version']} {i.get('architecture')}" for i in threadpool_info()}),
+    }
+
+
+def plan_and_outcome(matrix: StoredMatrix, config: NMFConfig, plan: Plan, recorder: Recorder) -> dict[str, Any]:
+    """What was planned for this call, and the same figures as they were."""
+    earlier = len(recorder.iterations) - recorder.n_new
+    peaks = engine.on_every_worker(engine.peak_nbytes).values()
+    last, before = recorder.iterations[-1], recorder.earlier
+    return {
+        "plan": {
+            "passes": config.max_iter - earlier,
+            "bytes_read": plan.bytes_read(matrix.nbytes, config.max_iter - earlier),
+            "worker_nbytes": plan.worker_nbytes,
+            "driver_nbytes": plan.driver_nbytes,
+            "memory_nbytes": plan.memory_nbytes,
+            "cached_share": plan.cached_share,
+            "stores_H": plan.stores_H,
+        },
+        "outcome": {
+            "passes": recorder.n_new,
+            "bytes_read": last.bytes_read - before.bytes_read,
+            "worker_nbytes": max((peak for peak in peaks if isinstance(peak, int)), default=None),
+            "driver_nbytes": engine.peak_nbytes(),
+            "seconds": last.seconds - before.seconds,
+        },
+    }
