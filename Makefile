@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test soak lint bench clean
 
 demo: $(VENV)/installed
 	rm -rf demo
@@ -11,6 +11,9 @@ demo: $(VENV)/installed
 
 test: lint
 	$(BIN)/pytest -q -n 2
+
+soak: $(VENV)/tested  # what takes long: a kill at every file operation of a run
+	NMF_BATCH_SOAK=1 $(BIN)/pytest -q tests/test_checkpoints.py -k killed
 
 lint: $(VENV)/tested
 	$(BIN)/ruff check .

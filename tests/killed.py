@@ -13,6 +13,8 @@ import signal
 import sys
 from pathlib import Path
 
+import dask.array  # noqa: F401  # before the forks, none of which should take the time
+
 from pipeline import factorize, open_factors
 from pipeline.checkpoints import Every
 

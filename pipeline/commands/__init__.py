@@ -1,6 +1,7 @@
 """The commands: parse, call, say where the result is."""
 
 import errno
+import os
 import sys
 import tomllib
 from importlib import import_module
@@ -83,7 +84,15 @@ def cli() -> None:
 
 def main() -> None:
     """Run a command; an expected error is one line and an exit code, a bug keeps its traceback."""
-    sys.exit(_run())
+    from pipeline.commands.signals import Interrupted
+
+    try:
+        code = _run()
+    except Interrupted as error:
+        click.echo("interrupted; the same command goes on from what is stored", err=True)
+        sys.stdout.flush()
+        os._exit(error.exit_code)  # threads may be in the middle of something that takes long, or hangs
+    sys.exit(code)
 
 
 def _run() -> int:
@@ -92,7 +101,6 @@ def _run() -> int:
     from data_prep.images import StoreDiffers
     from data_prep.lock import HeldError
     from data_prep.store import BadInput
-    from pipeline.commands.signals import Interrupted
     from pipeline.engine import NoWorkersError
     from pipeline.job import ParametersDiffer
     from pipeline.plan import RefusedPlan
@@ -113,9 +121,9 @@ def _run() -> int:
     except click.ClickException as error:
         click.echo(f"nmf-batch: {error.format_message()}", err=True)
         return error.exit_code
-    except (click.Abort, KeyboardInterrupt, Interrupted) as error:
+    except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted; the same command goes on from what is stored", err=True)
-        return error.exit_code if isinstance(error, Interrupted) else 130
+        return 130
     except tuple(codes) as error:
         click.echo(f"nmf-batch: {error}", err=True)
         return next(code for kind, code in codes.items() if isinstance(error, kind))

@@ -1,6 +1,7 @@
 """Options that several commands share, each named once, and how values are written."""
 
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -166,7 +167,7 @@ class Duration(click.ParamType[float]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Parse a number with a unit, to seconds."""
         try:
-            seconds = float(parse_timedelta(str(value)))
+            seconds = float(parse_timedelta(re.sub(r"min$", "m", str(value).strip())))
         except (ValueError, KeyError):
             self.fail(f"{value!r} is not a duration; write 30s or 5min", param, ctx)
         if not seconds >= 0:
