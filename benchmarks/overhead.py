@@ -111,7 +111,7 @@ def visits_alone(m: int, W: Basis, count: int) -> float:
 def shown(count: int, workers: int, rows: list[Row], alone_s: float) -> str:
     """A row of the table: medians over the passes, and what is held at most."""
     seconds, cpu_s, *moved, _ = (statistics.median(column) for column in zip(*rows, strict=True))
-    tasks = 4 * count
+    tasks = 3 * count  # a visit, its H, and its share of the tree
     cells = [
         *(str(count), str(workers), str(tasks), f"{seconds:.2f}", f"{min(rows).seconds:.2f} – {max(rows).seconds:.2f}"),
         *(f"{1000 * seconds / tasks:.2f}", f"{1000 * cpu_s / tasks:.2f}", f"{alone_s:.2f}"),

@@ -71,7 +71,7 @@ def project(n: int, workers: int, given: Inputs) -> list[str]:
     seconds = {
         "compute": A.nbytes * -(-count // workers) / count / given.rate,
         "network": (W_out + sums) / workers / given.link,
-        "scheduler": 4 * count * given.task_s,
+        "scheduler": 3 * count * given.task_s,
     }
     return [
         *(f"{n:.0e}", str(workers), f"{A.nbytes / 1e9:.1f}", str(count), f"{plan.cached_share:.0%}"),
