@@ -98,10 +98,10 @@ def named(path: Folder, name: str) -> Folder:
     return path / "nmf" / name
 
 
-def names(path: Folder) -> list[str]:
-    """Names of the complete factorizations in a store."""
+def names(path: Folder, pointer: str = "current") -> list[str]:
+    """Names of the complete factorizations in a store; with `resume` of those that were interrupted."""
     below = path / "nmf"
-    return [name for name in below.entries() if "current" in store.group_attributes(below / name)]
+    return [name for name in below.entries() if pointer in store.group_attributes(below / name)]
 
 
 def current(path: Folder, name: str) -> Factors | None:

@@ -168,6 +168,8 @@ def test_a_signal_is_followed_by_the_rest(planted, number, code):
         run.send_signal(number)
         run.communicate(timeout=60)
     assert run.returncode == code
+    info = subprocess.run([*command(planted)[:3], "info", "--zarr", str(planted)], capture_output=True, text=True)
+    assert "d4: under way or interrupted, at relative error 0." in info.stdout
     rest = factorize(planted, 4, solver="mu", max_iter=160, tol=0)
     assert 0 < rest.n_new <= 140
     factorize(planted, 4, solver="mu", max_iter=160, tol=0, name="whole")

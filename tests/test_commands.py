@@ -78,13 +78,15 @@ def test_json_is_one_object_a_line_and_the_summary_last(store):
     assert about["nmf"]["d3"]["compression_ratio"] == 5
 
 
-def test_workers_give_what_threads_give(store):
-    for name, extra in (("threads", []), ("workers", ["--workers", 2])):
+def test_workers_give_what_threads_give_and_are_reported_on(store, tmp_path):
+    report = tmp_path / "report.html"
+    for name, extra in (("threads", []), ("workers", ["--workers", 2, "--performance-report", report])):
         shown = nmf_batch("run", "--zarr", store, "-d", 3, "--max-iter", 5, "--name", name, *extra)
         assert shown.returncode == 0, shown.stderr
     threads, workers = (open_factors(store, name) for name in ("threads", "workers"))
     np.testing.assert_array_equal(threads.W.compute(), workers.W.compute())
     np.testing.assert_array_equal(threads.loss, workers.loss)
+    assert "<html" in report.read_text()
 
 
 def test_a_running_scheduler_is_joined(store, faces, tmp_path, scheduler_of):
@@ -171,6 +173,9 @@ def mistakes(faces, store, tmp_path):
         "a file as store": (4, "a store is a folder", ["prep", faces, "--zarr", faces / "01.png"]),
         "a name elsewhere": (2, "the name is '..'", ["run", "--zarr", store, "-d", 3, "--name", ".."]),
         "a secret in an address": (2, "taken from the environment", ["info", "--zarr", "s3://me:secret@bucket/x"]),
+        "a report of no workers": (2, "give --workers", ["run", "--zarr", store, "-d", 3, "--performance-report", "x"]),
+        "bad duration": (2, "write 30s or 5min", ["run", "--zarr", store, "-d", 3, "--grace", "soon"]),
+        "no iterations": (2, "write 50it", ["run", "--zarr", store, "-d", 3, "--checkpoint-every", "0it"]),
         "wrong type": (2, "sets 'max_iter' in [run] to a list", ["--config", listed, "run", "--zarr", store, "-d", 3]),
         "unknown cluster": (
             2,
@@ -190,7 +195,14 @@ MISTAKES = (
     *("missing source", "empty source", "no source", "not ours to write", "not ours to read", "no store"),
     *("d = 0", "d too large", "unknown solver", "scale and size", "bad size", "bad share"),
     *("workers and scheduler", "other settings", "no scheduler", "a file as store", "a name elsewhere", "unknown key"),
-    *("a secret in an address", "wrong type", "unknown cluster"),
+    *(
+        "a secret in an address",
+        "a report of no workers",
+        "bad duration",
+        "no iterations",
+        "wrong type",
+        "unknown cluster",
+    ),
 )
 
 

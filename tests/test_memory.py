@@ -106,4 +106,6 @@ def test_the_plan_command_says_what_run_records(large):
     planned = make_plan(store.open_matrix(large), 60, 300 * MEBI)
     assert (said["worker_nbytes"], said["cached_share"]) == (planned.worker_nbytes, planned.cached_share)
     assert 0 < said["cached_share"] < 1
+    assert (said["passes"], said["seconds"]) == (200, pytest.approx(200 * said["pass_seconds"]))
+    assert said["pass_seconds"] == max(said["pass_arithmetic_s"], said["pass_reading_s"]) > 0
     assert said["partitions"] == len(plan.partitions(store.open_matrix(large)))

@@ -8,7 +8,7 @@ import click
 from data_prep.folders import Folder
 from data_prep.store import StoredMatrix, open_matrix
 from pipeline.commands import options
-from pipeline.factors import Factors, names, open_factors
+from pipeline.factors import Factors, names, newest, open_factors
 from pipeline.loop import Stop
 
 
@@ -24,13 +24,23 @@ def info(path: Folder, as_json: bool) -> None:
     """
     matrix = open_matrix(path)
     found = [open_factors(path, name) for name in names(path)]
+    under_way = [newest(path, name) for name in names(path, "resume")]
     if as_json:
         factorizations = {factors.path.parent.name: _summary(factors) for factors in found}
-        options.say(json.dumps({"zarr": str(path), "matrix": _matrix_summary(matrix), "nmf": factorizations}))
+        checkpoints = {factors.path.parent.name: _summary(factors) for factors in under_way if factors}
+        summary = {"matrix": _matrix_summary(matrix), "nmf": factorizations, "checkpoints": checkpoints}
+        options.say(json.dumps({"zarr": str(path), **summary}))
         return
     options.say(_matrix_text(matrix))
     for factors in found:
         options.say(_text(factors))
+    for checkpoint in filter(None, under_way):
+        about = checkpoint.attributes
+        options.say(
+            f"  {checkpoint.path.parent.name}: under way or interrupted, at relative error "
+            f"{about['relative_error']:.4f} after {about['n_iter']} iterations, {about['ended']}; "
+            f"the same `nmf-batch run` goes on from there"
+        )
 
 
 def compression_ratio(m: int, n: int, d: int) -> float:
