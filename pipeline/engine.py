@@ -8,9 +8,9 @@ import resource
 import sys
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import dask
@@ -20,7 +20,7 @@ from dask.system import CPU_COUNT
 
 MEMORY_SHARE = 0.6
 """Of a process's memory: at 0.6 Dask's workers begin to spill to disk."""
-CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+CGROUPS, MEMBERSHIP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 PATIENCE_S = 60.0
 """How long a cluster may be without any worker."""
 SCHEDULER_GONE = "the scheduler is gone; start it and run the same command again"
@@ -176,15 +176,34 @@ def peak_nbytes() -> int:
 def available_nbytes() -> int:
     """Memory of this machine, or of the container or job that this process is confined to."""
     limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
-    for file in CGROUP_LIMITS:
+    for file in _cgroup_limits():
         try:
-            limits.append(int(Path(file).read_text()))
+            limits.append(int(file.read_text()))
         except (OSError, ValueError):  # absent, or "max"
             continue
     address_space, _ = resource.getrlimit(resource.RLIMIT_AS)
     if address_space != resource.RLIM_INFINITY:
         limits.append(address_space)
     return min(limits)
+
+
+def _cgroup_limits() -> Iterator[Path]:
+    """Files that may limit the memory of this process: those of its control group, and of all groups that hold it.
+
+    In a container these are those of the root. A line of the membership is `0::/path` in the second version of control
+    groups, and `9:memory:/path` in the first.
+    """
+    try:
+        lines = MEMBERSHIP.read_text().splitlines()
+    except OSError:  # not Linux
+        return
+    for _, controllers, path in (line.split(":", 2) for line in lines):
+        inside = PurePosixPath(path.lstrip("/"))
+        for group in (inside, *inside.parents):
+            if not controllers:
+                yield CGROUPS / group / "memory.max"
+            elif "memory" in controllers.split(","):
+                yield CGROUPS / "memory" / group / "memory.limit_in_bytes"
 
 
 def _active() -> Any:

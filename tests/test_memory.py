@@ -92,10 +92,23 @@ def test_a_plan_within_a_budget_does_not_grow_with_n(large, times):
     assert abs(many.driver_nbytes - eight.driver_nbytes) <= 140 * MEBI  # a partition more or less is cached
 
 
-def test_the_memory_of_a_container_is_respected(tmp_path, monkeypatch):
-    (tmp_path / "memory.max").write_text(f"{300 * MEBI}\n")
-    (tmp_path / "unlimited").write_text("max\n")
-    monkeypatch.setattr(engine, "CGROUP_LIMITS", (str(tmp_path / "memory.max"), str(tmp_path / "unlimited"), "/no"))
+@pytest.mark.parametrize(
+    ("membership", "file"),
+    [
+        ("0::/\n", "memory.max"),
+        ("0::/job/step\n", "job/memory.max"),
+        ("4:cpu:/other\n9:memory:/job\n", "memory/job/memory.limit_in_bytes"),
+    ],
+    ids=["container", "above its own group", "first version"],
+)
+def test_the_memory_of_a_control_group_is_respected(tmp_path, monkeypatch, membership, file):
+    (tmp_path / "membership").write_text(membership)
+    (tmp_path / "job" / "step").mkdir(parents=True)
+    (tmp_path / "job" / "step" / "memory.max").write_text("max\n")
+    (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / file).write_text(f"{300 * MEBI}\n")
+    monkeypatch.setattr(engine, "CGROUPS", tmp_path)
+    monkeypatch.setattr(engine, "MEMBERSHIP", tmp_path / "membership")
     assert engine.available_nbytes() == 300 * MEBI
 
 
