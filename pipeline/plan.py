@@ -13,8 +13,10 @@ from pipeline.one_pass import PANEL_ROWS, PANEL_VALUES
 
 PARTITION_NBYTES = 128_000_000
 MIN_PARTITIONS = 16
-PROCESS_NBYTES = 160 * 2**20
-"""A Python process with NumPy, Zarr and Dask, before it works: measured 120 to 150 MiB."""
+PROCESS_NBYTES = 112 * 2**20
+"""A Python process with NumPy, Zarr and Dask, before it works: measured 78 to 100 MiB."""
+MEMBER_NBYTES = 160 * 2**20
+"""One that is a member of a cluster, as worker or as driver: measured 105 to 150 MiB."""
 
 H_SHARE = 0.25
 """Of the memory of a worker: H is kept there up to that."""
@@ -79,7 +81,8 @@ def make_plan(matrix: StoredMatrix, d: int, memory_nbytes: int | None = None) ->
     H_nbytes = 2 * 4 * d * -(-matrix.shape[1] // place.workers)  # before and after a pass
     stores_H = H_nbytes > H_SHARE * budget
     kept = threads_of(place, parts) * _H_of_a_partition(matrix, d, parts) if stores_H else H_nbytes
-    needed = PROCESS_NBYTES + kept + _work_nbytes(matrix, d, place, parts) + (driver if place.in_process else 0)
+    process = PROCESS_NBYTES if place.in_process else MEMBER_NBYTES
+    needed = process + kept + _work_nbytes(matrix, d, place, parts) + (driver if place.in_process else 0)
     if needed > budget:
         raise RefusedPlan(
             f"a worker with {place.threads} threads needs {_mib(needed)} for A of {matrix.shape[0]} rows at d = {d}, "
@@ -95,7 +98,7 @@ def make_plan(matrix: StoredMatrix, d: int, memory_nbytes: int | None = None) ->
         n_cached=n_cached,
         memory_nbytes=budget,
         worker_nbytes=needed + min(cached, matrix.nbytes),
-        driver_nbytes=needed + min(cached, matrix.nbytes) if place.in_process else PROCESS_NBYTES + driver,
+        driver_nbytes=needed + min(cached, matrix.nbytes) if place.in_process else MEMBER_NBYTES + driver,
         stores_H=stores_H,
         disk_nbytes=4 * d * (m + n) + (0 if place.in_process and not stores_H else 2 * 4 * d * n),
     )

@@ -114,7 +114,20 @@ def test_the_memory_of_a_control_group_is_respected(tmp_path, monkeypatch, membe
 
 def test_the_plan_command_says_what_run_records(large):
     main = "from pipeline.commands import main; main()"
-    command = [sys.executable, "-c", main, "plan", "--zarr", str(large), "-d", "60", "--memory", "300MiB", "--json"]
+    command = [
+        sys.executable,
+        "-c",
+        main,
+        "plan",
+        "--zarr",
+        str(large),
+        "-d",
+        "60",
+        "--memory",
+        "300MiB",
+        "--fresh",
+        "--json",
+    ]
     said = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     planned = make_plan(store.open_matrix(large), 60, 300 * MEBI)
     assert (said["worker_nbytes"], said["cached_share"]) == (planned.worker_nbytes, planned.cached_share)
