@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
@@ -97,7 +98,8 @@ def folder(where: Where) -> Folder:
     Raises
     ------
     ValueError
-        The address carries credentials or a query: those belong into the environment, not into logs.
+        The address carries credentials or a query, which belong into the environment and not into logs; or nothing
+        that is installed opens such an address.
     """
     if not isinstance(where, str | os.PathLike):
         return where
@@ -112,7 +114,22 @@ def folder(where: Where) -> Folder:
         )
     if parts.scheme == "file":
         return LocalFolder(Path(parts.path).absolute())
+    _check_scheme(parts.scheme)
     return RemoteFolder(text.rstrip("/"))
+
+
+def _check_scheme(scheme: str) -> None:
+    """Raise ValueError where nothing that is installed opens such an address."""
+    if scheme in OBJECT_STORES:
+        if find_spec("obstore") is None:
+            raise ValueError(f"{scheme}:// is an object store; install nmf-batch[remote] to reach it")
+        return
+    import fsspec  # here: a folder needs none of it
+
+    try:
+        fsspec.get_filesystem_class(scheme)
+    except (ImportError, ValueError) as error:
+        raise ValueError(f"{scheme}:// cannot be opened ({error}); mend the address, or install that") from error
 
 
 @dataclass(frozen=True)
@@ -344,12 +361,7 @@ class Reaching(WrapperStore[Store]):
 @cache
 def _open(url: str) -> Reaching:
     bucket = _bucket(url)
-    if bucket is not None:
-        return Reaching(ObjectStore(bucket), url)
-    try:
-        return Reaching(FsspecStore.from_url(url), url)
-    except (ImportError, ValueError) as error:
-        raise ValueError(f"{url} cannot be opened: {error}; install what fsspec needs for it") from error
+    return Reaching(FsspecStore.from_url(url) if bucket is None else ObjectStore(bucket), url)
 
 
 @cache
@@ -357,10 +369,8 @@ def _bucket(url: str) -> "Bucket | None":
     """Return obstore's view of an address, with credentials from the usual environment; None where it has none."""
     if urlsplit(url).scheme not in OBJECT_STORES:
         return None
-    try:
-        from obstore.store import from_url
-    except ImportError as error:
-        raise ValueError(f"{url} is in an object store; install nmf-batch[remote] to reach it") from error
+    from obstore.store import from_url
+
     with _translated(url):
         return from_url(url, retry_config=RETRIES)
 
@@ -368,6 +378,9 @@ def _bucket(url: str) -> "Bucket | None":
 @contextmanager
 def _translated(url: str) -> Iterator[None]:
     """Tell obstore's errors apart by what a user can do; what it adds for its developers stays behind."""
+    if urlsplit(url).scheme not in OBJECT_STORES:
+        yield
+        return
     from obstore import exceptions
 
     try:

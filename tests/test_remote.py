@@ -187,6 +187,13 @@ def test_any_file_system_of_fsspec_holds_a_store(planted_twice, rng):
     assert open_factors("memory://m.zarr", "d4").loss.tobytes() == open_factors(here, "d4").loss.tobytes()
 
 
+@pytest.mark.parametrize("scheme", ["nowhere", "s3"])
+def test_an_address_that_nothing_opens_is_a_mistake(monkeypatch, scheme):
+    monkeypatch.setattr(folders, "find_spec", lambda name: None)  # as if obstore were not installed
+    with pytest.raises(ValueError, match=rf"^{scheme}://"):
+        folder(f"{scheme}://bucket/x")
+
+
 def test_no_answer_is_exit_75(planted_twice, credentials, monkeypatch):
     shown = nmf_batch("info", "--zarr", planted_twice[1], AWS_ENDPOINT_URL="http://127.0.0.1:9")
     assert (shown.returncode, shown.stderr.count("\n")) == (75, 1)
