@@ -14,7 +14,8 @@ import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 
-from data_prep.folders import LEASE, Changed, Folder, LocalFolder, RemoteFolder, Unreachable
+from data_prep.folders import LEASE, Folder, LocalFolder
+from data_prep.remote import Changed, RemoteFolder, Unreachable
 
 AGAIN_S = 0.2
 """Between two tries to get hold of a folder."""

@@ -12,10 +12,11 @@ import pytest
 from moto.server import ThreadedMotoServer
 from obstore.exceptions import GenericError, PermissionDeniedError
 
-from data_prep import folders, lock, store
+from data_prep import lock, remote, store
 from data_prep.arrays import write_matrix
-from data_prep.folders import Changed, Unreachable, folder
+from data_prep.folders import folder
 from data_prep.lock import HeldError, only_writer
+from data_prep.remote import Changed, Unreachable
 from pipeline import factorize, open_factors
 from tests.conftest import sparse
 from tests.test_commands import nmf_batch
@@ -51,8 +52,8 @@ def credentials(server, monkeypatch):
 
 def forget():
     """Open addresses anew: with the environment of now."""
-    folders._open.cache_clear()
-    folders._bucket.cache_clear()
+    remote._open.cache_clear()
+    remote._bucket.cache_clear()
 
 
 @pytest.fixture
@@ -189,7 +190,7 @@ def test_any_file_system_of_fsspec_holds_a_store(planted_twice, rng):
 
 @pytest.mark.parametrize("scheme", ["nowhere", "s3"])
 def test_an_address_that_nothing_opens_is_a_mistake(monkeypatch, scheme):
-    monkeypatch.setattr(folders, "find_spec", lambda name: None)  # as if obstore were not installed
+    monkeypatch.setattr(remote, "find_spec", lambda name: None)  # as if obstore were not installed
     with pytest.raises(ValueError, match=rf"^{scheme}://"):
         folder(f"{scheme}://bucket/x")
 
@@ -219,7 +220,7 @@ def test_answers_that_fail_for_a_while_are_asked_for_again(planted_twice, monkey
 
 
 def test_refused_credentials_and_silence_are_told_apart():
-    with pytest.raises(folders.Forbidden, match="refused to these credentials"), folders._translated("s3://b/x"):
+    with pytest.raises(remote.Forbidden, match="refused to these credentials"), remote._translated("s3://b/x"):
         raise PermissionDeniedError("403")
-    with pytest.raises(Unreachable, match="run the same command again"), folders._translated("s3://b/x"):
+    with pytest.raises(Unreachable, match="run the same command again"), remote._translated("s3://b/x"):
         raise GenericError("timeout")

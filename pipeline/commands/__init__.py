@@ -97,9 +97,9 @@ def main() -> None:
 
 def _run() -> int:
     from cluster.connect import SchedulerUnreachable
-    from data_prep.folders import Forbidden, Unreachable
     from data_prep.images import StoreDiffers
     from data_prep.lock import HeldError
+    from data_prep.remote import Forbidden, Unreachable
     from data_prep.store import BadInput
     from pipeline.engine import NoWorkersError
     from pipeline.job import ParametersDiffer
