@@ -13,7 +13,7 @@ from pipeline.one_pass import PANEL_ROWS, PANEL_VALUES
 
 PARTITION_NBYTES = 128_000_000
 MIN_PARTITIONS = 16
-PROCESS_NBYTES = 112 * 2**20
+PROCESS_NBYTES = 128 * 2**20
 """A Python process with NumPy, Zarr and Dask, before it works: measured 78 to 100 MiB."""
 MEMBER_NBYTES = 160 * 2**20
 """One that is a member of a cluster, as worker or as driver: measured 105 to 150 MiB."""
