@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import click
@@ -22,10 +23,11 @@ from threadpoolctl import threadpool_limits
 
 from benchmarks.measure import rounds, table
 from data_prep import store
-from pipeline import engine, starts
+from data_prep.folders import folder
+from pipeline import starts
 from pipeline.blocks import StoredBlocks
 from pipeline.config import NMFConfig
-from pipeline.one_pass import BlockMatrix
+from pipeline.job import open_blocks
 from pipeline.plan import make_plan
 from pipeline.solvers.mu import MU
 
@@ -48,14 +50,12 @@ def main(path: Path, d: int, memory: str, n: int, cold: bool) -> None:
     matrix = store.open_matrix(path)
     plan = make_plan(matrix, d, int(parse_bytes(memory)))
     stored = [StoredBlocks(matrix.path, "A", part) for part in plan.partitions]
-    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(CPU_COUNT) as pool:
-        cached = engine.keep_each(list, [(blocks,) for blocks in stored[: plan.n_cached]])
-        A = BlockMatrix(
-            partitions=[*cached, *stored[plan.n_cached :]],
-            shape=matrix.shape,
-            scale=matrix.scale,
-            norm_squared=matrix.norm_squared,
-        )
+    with (
+        threadpool_limits(1, user_api="blas"),
+        ThreadPoolExecutor(CPU_COUNT) as pool,
+        TemporaryDirectory(dir=path.parent) as scratch,
+    ):
+        A = open_blocks(matrix, d, plan, folder(scratch))
         state = starts.cold(matrix, NMFConfig(n_components=d, solver="mu", init="random"), plan.partitions)
         block = next(iter(stored[0])).astype(np.float32)
         W, H = state.W.W, np.ones((d, block.shape[1]), np.float32)

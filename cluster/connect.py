@@ -162,7 +162,10 @@ def _start(stack: ExitStack, name: str, settings: dict[str, Any], workers: int |
     cluster = stack.enter_context(cluster_class(**settings))
     if workers is not None:
         cluster.scale(workers)
-    return Client(cluster)
+    client = Client(cluster)
+    if workers is not None or getattr(cluster, "plan", None):  # some are on their way, from a queue perhaps
+        client.wait_for_workers(1)
+    return client
 
 
 def _join(scheduler: str, timeout_s: float) -> "Client":

@@ -104,7 +104,7 @@ def prepare(
     mode, image_shape = _first_image(files, options.decoding)
     decoding = Decoding(mode=mode, scale=options.decoding.scale, size=options.decoding.size)
     store.check_vacant(home, expendable=ARRAYS)
-    with only_writer(home):
+    with only_writer(home) as still_ours:
         chunks = _create(home, files, decoding, image_shape, options.codec)
         results = _run(chunks, executor, on_progress)
         try:
@@ -120,6 +120,7 @@ def prepare(
             "mode": mode,
             "prep": _settings(options, files),
         }
+        still_ours()
         store.publish(home, attributes)
     return _prepared(home, attributes, (int(np.prod(image_shape)), len(files)), listing, new=True)
 

@@ -11,7 +11,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 
 from data_prep.folders import LEASE, Folder, LocalFolder
@@ -28,8 +28,14 @@ class HeldError(BlockingIOError):
 
 
 @contextmanager
-def only_writer(folder: Folder, timeout_s: float = 0.0) -> Iterator[None]:
+def only_writer(folder: Folder, timeout_s: float = 0.0) -> Iterator[Callable[[], None]]:
     """Hold a folder, which is made where it is missing; readers do not ask.
+
+    Yields
+    ------
+    Callable
+        To be called just before what readers see is changed: HeldError where another process has taken over meanwhile,
+        as it may from one that was frozen for longer than a lease.
 
     Raises
     ------
@@ -40,17 +46,18 @@ def only_writer(folder: Folder, timeout_s: float = 0.0) -> Iterator[None]:
     with ExitStack() as stack:
         while True:
             try:
-                stack.enter_context(_leased(folder) if isinstance(folder, RemoteFolder) else _locked(folder))
+                hold = _leased(folder) if isinstance(folder, RemoteFolder) else _locked(folder)
+                still_ours = stack.enter_context(hold)
                 break
             except HeldError:
                 if time.monotonic() >= deadline:
                     raise
                 time.sleep(AGAIN_S)
-        yield
+        yield still_ours
 
 
 @contextmanager
-def _locked(folder: Folder) -> Iterator[None]:
+def _locked(folder: Folder) -> Iterator[Callable[[], None]]:
     assert isinstance(folder, LocalFolder)
     folder.make()
     descriptor = os.open(folder.path, os.O_RDONLY)
@@ -59,13 +66,13 @@ def _locked(folder: Folder) -> Iterator[None]:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise HeldError(f"another process is writing {folder}; wait for it, or stop it") from error
-        yield
+        yield lambda: None  # the system does not take a lock away
     finally:
         os.close(descriptor)
 
 
 @contextmanager
-def _leased(folder: RemoteFolder) -> Iterator[None]:
+def _leased(folder: RemoteFolder) -> Iterator[Callable[[], None]]:
     held, version = folder.read_versioned(LEASE)
     until = 0.0 if held is None else float(json.loads(held)["until"])
     if until > time.time():
@@ -79,13 +86,13 @@ def _leased(folder: RemoteFolder) -> Iterator[None]:
 
     def keep() -> None:
         while not ended.wait(LEASE_S / 4):
-            with suppress(Changed, Unreachable):  # who took it over, or what is gone, the next write meets
+            with suppress(HeldError, Unreachable):  # whoever is about to publish finds out
                 lease.renew()
 
     keeper = threading.Thread(target=keep, daemon=True)
     keeper.start()
     try:
-        yield
+        yield lease.renew
     finally:
         ended.set()
         keeper.join()
@@ -98,11 +105,13 @@ class _Lease:
 
     def __init__(self, folder: RemoteFolder, version: str | None) -> None:
         self._folder, self._version, self._owner = folder, version, uuid.uuid4().hex
+        self._renewing = threading.Lock()
 
     def renew(self, seconds: float = LEASE_S) -> None:
         """Say that it holds for so long from now on, unless somebody else has it."""
         says = {"owner": self._owner, "host": socket.gethostname(), "until": time.time() + seconds}
         try:
-            self._version = self._folder.replace_version(LEASE, json.dumps(says).encode(), self._version)
+            with self._renewing:
+                self._version = self._folder.replace_version(LEASE, json.dumps(says).encode(), self._version)
         except Changed as error:
             raise HeldError(f"another process is writing {self._folder}; wait for it, or stop it") from error

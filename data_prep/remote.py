@@ -137,7 +137,7 @@ class RemoteFolder:
             with _translated(self.url):
                 mode: Any = "create" if version is None else {"e_tag": version}
                 return bucket.put(self._key(name), content, mode=mode)["e_tag"]
-        except (AlreadyExistsError, PreconditionError) as error:
+        except (AlreadyExistsError, PreconditionError, FileNotFoundError) as error:  # the last: it was removed
             raise Changed from error
 
     def _key(self, name: str) -> str:

@@ -6,7 +6,7 @@ a name of its own, put on disk, and only then named by `nmf/NAME`'s attribute `c
 
 import re
 import uuid
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -138,8 +138,29 @@ class Finished:
     """False for a checkpoint: readers do not see it, and the next run continues from it."""
 
 
-def publish_revision(matrix: StoredMatrix, name: str, finished: Finished, in_use: str | None = None) -> Factors:
-    """Write a revision of a factorization, put it on disk, and point at it; `in_use` is one that is not to go yet."""
+def publish_revision(
+    matrix: StoredMatrix,
+    name: str,
+    finished: Finished,
+    *,
+    still_ours: Callable[[], None],
+    in_use: str | None = None,
+) -> Factors:
+    """Write a revision of a factorization, put it on disk, and point at it.
+
+    Parameters
+    ----------
+    matrix
+        What was factorized.
+    name
+        Of the factorization.
+    finished
+        What to write.
+    still_ours
+        Raises where another process has become the writer: then nothing is pointed at.
+    in_use
+        A revision that is not to go yet.
+    """
     group = named(matrix.path, name)
     revision = group / _next_revision(group)
     status = "complete" if finished.complete else "checkpoint"
@@ -149,6 +170,7 @@ def publish_revision(matrix: StoredMatrix, name: str, finished: Finished, in_use
         _write(revision, matrix, finished)
         store.publish(revision, attributes)
         revision.put_on_disk()
+        still_ours()
     except BaseException:
         revision.remove()
         raise

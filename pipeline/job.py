@@ -3,6 +3,7 @@
 import itertools
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -104,8 +105,8 @@ def factorize(
     if start is not None:
         _check_start(n_components, matrix, start)
     folder = named(matrix.path, name or f"d{n_components}")
-    with only_writer(folder, lock_timeout_s):
-        ways = Ways(fresh, memory_nbytes, start, on_iteration, checkpoint_every)
+    with only_writer(folder, lock_timeout_s) as still_ours:
+        ways = Ways(fresh, memory_nbytes, start, on_iteration, checkpoint_every, still_ours)
         return _factorize(matrix, folder.name, config, ways)
 
 
@@ -117,16 +118,13 @@ class Ways(NamedTuple):
     start: starts.Given | None
     on_iteration: Callable[[Sequence[Iteration]], None]
     checkpoint_every: Every
+    still_ours: Callable[[], None]
 
 
 def _factorize(matrix: StoredMatrix, name: str, config: NMFConfig, ways: Ways) -> Result:
-    previous, reason = None if ways.fresh else newest(matrix.path, name), None
-    if previous is not None:
-        _check_same(previous, matrix, config, name)
-        losses = [iteration.loss for iteration in previous.iterations]
-        reason = stop_reason(losses, matrix.norm_squared, config)
-        if reason is not None and previous.complete:
-            return Result(previous, reason, 0)
+    previous, reason = (None, None) if ways.fresh else _where_it_stands(matrix, name, config)
+    if previous is not None and previous.complete and reason is not None:
+        return Result(previous, reason, 0)
     _remove_scratch(matrix.path / "nmf" / name)
     _check_reachable(matrix)
     plan = make_plan(matrix, config.n_components, ways.memory_nbytes)
@@ -167,30 +165,19 @@ class _Run:
 
     def solve(self) -> tuple[State, Stop]:
         """Iterate until there is a reason to stop."""
-        matrix, plan = self.matrix, self.plan
-        checksums = store.read_checksums(matrix).tolist()
-        stored = [StoredBlocks(matrix.path, "A", part, checksums[part.start : part.stop]) for part in plan.partitions]
-        cached = engine.keep_each(list, [(blocks,) for blocks in stored[: plan.n_cached]])
-        A = BlockMatrix(
-            partitions=[*cached, *stored[plan.n_cached :]],
-            shape=matrix.shape,
-            scale=matrix.scale,
-            norm_squared=matrix.norm_squared,
-            spills=_spills(matrix, self.config.n_components, plan, self.scratch),
-        )
+        A = open_blocks(self.matrix, self.config.n_components, self.plan, self.scratch)
 
         def should_stop(losses: Sequence[float]) -> Stop | None:
-            return stop_reason(losses, matrix.norm_squared, self.config)
+            return stop_reason(losses, self.matrix.norm_squared, self.config)
 
         return solve(A, SOLVERS[self.config.solver], self.begin(), should_stop, self.on_state)
 
     def on_state(self, state: State) -> Sequence[float]:
         """Record an iteration, and write a checkpoint if it is time or if whoever looks on ends the run here."""
-        try:
+        with ExitStack() as if_it_ends:
+            if_it_ends.callback(self.checkpoints.write, state)
             losses = self.recorder(state)
-        except BaseException:
-            self.checkpoints.write(state)
-            raise
+            if_it_ends.pop_all()
         self.checkpoints(state)
         return losses
 
@@ -209,7 +196,21 @@ class _Run:
         )
         # A lost worker's part of H may have to be made again from the revision that this run began with.
         in_use = self.previous.path.name if stop is None and self.previous is not None else None
-        return publish_revision(self.matrix, self.name, finished, in_use)
+        return publish_revision(self.matrix, self.name, finished, still_ours=self.ways.still_ours, in_use=in_use)
+
+
+def open_blocks(matrix: StoredMatrix, d: int, plan: Plan, scratch: Folder) -> BlockMatrix:
+    """Read what the plan keeps in memory, and describe the rest; H goes to the scratch where and when it is stored."""
+    checksums = store.read_checksums(matrix).tolist()
+    stored = [StoredBlocks(matrix.path, "A", part, checksums[part.start : part.stop]) for part in plan.partitions]
+    cached = engine.keep_each(list, [(blocks,) for blocks in stored[: plan.n_cached]])
+    return BlockMatrix(
+        partitions=[*cached, *stored[plan.n_cached :]],
+        shape=matrix.shape,
+        scale=matrix.scale,
+        norm_squared=matrix.norm_squared,
+        spills=_spills(matrix, d, plan, scratch),
+    )
 
 
 def _remove_scratch(group: Folder) -> None:
@@ -241,13 +242,22 @@ def _check_reachable(matrix: StoredMatrix) -> None:
             )
 
 
-def iterations_done(matrix: StoredMatrix, name: str, config: NMFConfig) -> int:
-    """Iterations that a stored factorization of that name saves a run; ParametersDiffer where it is another one."""
+def iterations_left(matrix: StoredMatrix, name: str, config: NMFConfig, *, fresh: bool) -> int:
+    """Iterations that a run would do at most; ParametersDiffer where another factorization has that name."""
+    previous, reason = (None, None) if fresh else _where_it_stands(matrix, name, config)
+    if reason is not None:
+        return 0
+    return config.max_iter - (0 if previous is None else len(previous.iterations))
+
+
+def _where_it_stands(matrix: StoredMatrix, name: str, config: NMFConfig) -> tuple[Factors | None, Stop | None]:
+    """Return what a run would go on from, and the reason why it need not, if there is one."""
     previous = newest(matrix.path, name)
     if previous is None:
-        return 0
+        return None, None
     _check_same(previous, matrix, config, name)
-    return int(previous.attributes["n_iter"])
+    losses = [iteration.loss for iteration in previous.iterations]
+    return previous, stop_reason(losses, matrix.norm_squared, config)
 
 
 def _check_start(d: int, matrix: StoredMatrix, start: starts.Given) -> None:

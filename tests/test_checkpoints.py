@@ -1,5 +1,6 @@
 """Whatever ends a run, the same call goes on from the last checkpoint, to the bits it would have had."""
 
+import json
 import os
 import shutil
 import signal
@@ -76,6 +77,20 @@ def test_readers_see_complete_results_only(planted):
     assert open_factors(planted, "d4").path == first.path
     assert open_factors(planted, "d4").W.compute().shape == (40, 4)
     assert factorize(planted, 4, max_iter=9, tol=0).n_new == 3
+
+
+def test_plan_counts_what_is_left(planted):
+    asked = ["--zarr", str(planted), "-d", "4", "--max-iter", "9", "--json"]
+
+    def passes(*more):
+        shown = subprocess.run([*command(planted)[:3], "plan", *asked, *more], capture_output=True, text=True)
+        return json.loads(shown.stdout)["passes"]
+
+    with pytest.raises(Stopped):
+        factorize(planted, 4, max_iter=9, on_iteration=stop_at(2))
+    assert (passes(), passes("--fresh")) == (7, 9)
+    factorize(planted, 4, max_iter=3)
+    assert passes("--target-error", "0.99") == 0
 
 
 def test_checkpoints_do_not_pile_up(planted):

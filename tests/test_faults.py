@@ -60,6 +60,12 @@ def test_what_the_scheduler_remembers_does_not_grow(planted):
     assert max(counts[24:]) <= max(counts[8:24])
 
 
+def test_workers_that_come_late_are_waited_for():
+    settings = {"n_workers": 0, "host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
+    with connect(cluster="distributed.LocalCluster", cluster_settings=settings, workers=1):
+        assert engine.place().workers == 1
+
+
 def test_a_worker_that_sees_another_store_is_named(planted):
     with cluster(2) as local, Client(local) as client:
         blind = next(iter(local.scheduler.workers))

@@ -159,6 +159,28 @@ def test_the_lease_of_a_dead_writer_runs_out(planted_twice, monkeypatch):
         assert json.loads(place.read(lock.LEASE))["until"] > time.time() + 50
 
 
+def test_who_lost_the_lease_changes_nothing_that_readers_see(planted_twice):
+    """As after a long sleep: another writer has come and gone, or is still there."""
+    _, there = planted_twice
+    place = folder(there) / "nmf" / "d4"
+    before = factorize(there, 4, max_iter=2, tol=0).factors.path
+
+    def take_over(iterations):
+        place.replace(lock.LEASE, json.dumps({"until": time.time() + 50}).encode())
+
+    with pytest.raises(HeldError, match="another process is writing"):
+        factorize(there, 4, max_iter=4, tol=0, on_iteration=take_over)
+    assert open_factors(there, "d4").path == before
+    assert [name for name in place.entries() if name.startswith("r")] == [before.name]
+
+
+def test_a_refused_preparation_leaves_nothing_in_the_bucket(faces, bucket):
+    (faces / "07.png").write_bytes(b"no image")
+    shown = nmf_batch("prep", faces, "--zarr", "s3://bucket/f.zarr", "--max-skip", "0%")
+    assert (shown.returncode, shown.stderr.count("\n")) == (4, 1)
+    assert "Contents" not in bucket.list_objects_v2(Bucket="bucket")
+
+
 def test_a_lease_is_kept_as_long_as_it_is_held(planted_twice, monkeypatch):
     monkeypatch.setattr(lock, "LEASE_S", 0.4)
     place = folder(planted_twice[1]) / "nmf" / "d4"

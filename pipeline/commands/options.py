@@ -18,6 +18,7 @@ from cluster.connect import connect, version_mismatches
 from data_prep.folders import Folder, folder
 from pipeline.checkpoints import Every
 from pipeline.config import INITS, SOLVERS, NMFConfig
+from pipeline.factors import named
 
 CONTEXT = {"auto_envvar_prefix": "NMF_BATCH", "show_default": True}
 
@@ -151,6 +152,14 @@ def place(command: Callable[..., Any]) -> Callable[..., Any]:
 def request(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that say what to factorize, how, and how far."""
     return _with(REQUEST, command)
+
+
+def configured(path: Folder, n_components: int, name: str | None, settings: dict[str, Any]) -> tuple[NMFConfig, str]:
+    """Return what is asked for and its name; what cannot be meant is a usage error."""
+    name = name or f"d{n_components}"
+    with as_usage_error():
+        named(path, name)
+        return NMFConfig(n_components=n_components, **{**settings, "init": settings["init"] or ""}), name
 
 
 def _with(these: Sequence[Decorator], command: Callable[..., Any]) -> Callable[..., Any]:

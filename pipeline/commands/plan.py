@@ -10,9 +10,7 @@ from data_prep.folders import Folder
 from data_prep.store import StoredMatrix, open_matrix
 from pipeline.calibration import Estimate, estimate
 from pipeline.commands import options
-from pipeline.config import NMFConfig
-from pipeline.factors import named
-from pipeline.job import SOLVERS, iterations_done
+from pipeline.job import SOLVERS, iterations_left
 from pipeline.plan import Plan, make_plan
 
 
@@ -38,16 +36,13 @@ def plan(
     Example:
       nmf-batch plan --zarr faces.zarr -d 99 --memory 2GiB
     """
-    settings["init"] = settings["init"] or ""
-    with options.as_usage_error():
-        config = NMFConfig(n_components=n_components, **settings)
-        named(path, name or f"d{n_components}")
+    config, name = options.configured(path, n_components, name, settings)
     matrix = open_matrix(path)
     with options.connected(place):
         planned = make_plan(matrix, n_components, memory)
-        done = 0 if fresh else iterations_done(matrix, name or f"d{n_components}", config)
+        passes = iterations_left(matrix, name, config, fresh=fresh)
         measured = estimate(matrix, SOLVERS[config.solver], n_components, planned)
-    summary = _summary(matrix, planned, measured, max(0, config.max_iter - done))
+    summary = _summary(matrix, planned, measured, passes)
     options.say(json.dumps(summary) if as_json else _text(matrix, planned, summary))
 
 

@@ -10,8 +10,6 @@ from data_prep.folders import Folder
 from pipeline.checkpoints import Every
 from pipeline.commands import options, progress
 from pipeline.commands.signals import safe_point
-from pipeline.config import NMFConfig
-from pipeline.factors import named
 from pipeline.job import Result, factorize
 from pipeline.record import Iteration
 
@@ -55,10 +53,7 @@ def run(
     Example:
       nmf-batch run --zarr faces.zarr -d 99
     """
-    settings["init"] = settings["init"] or ""
-    with options.as_usage_error():
-        config = NMFConfig(n_components=n_components, **settings)
-        named(path, name or f"d{n_components}")
+    config, name = options.configured(path, n_components, name, settings)
     shown = progress.Progress("pass")
 
     def on_iteration(iterations: Sequence[Iteration]) -> None:
@@ -68,7 +63,7 @@ def run(
         shown(len(iterations), config.max_iter, f"relative error {last.relative_error:.4f} ")
         point()
 
-    with options.connected(place), safe_point(grace) as point:
+    with safe_point(grace) as point, options.connected(place):
         result = factorize(
             path,
             n_components,
@@ -78,7 +73,7 @@ def run(
             on_iteration=on_iteration,
             checkpoint_every=checkpoint_every,
             lock_timeout_s=lock_timeout,
-            **settings,
+            **{**settings, "init": config.init},
         )
     shown.close()
     options.say(json.dumps(_summary(result)) if as_json else _text(result, path))
