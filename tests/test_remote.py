@@ -202,6 +202,18 @@ def test_what_somebody_else_replaced_is_not_replaced(bucket, where):
     assert place.read("pointer") == b"2"
 
 
+def test_what_somebody_removed_is_changed_too(credentials, monkeypatch):
+    """S3 answers so; the local server makes the object anew."""
+
+    class Gone:
+        def put(self, *given, **named):
+            raise FileNotFoundError
+
+    monkeypatch.setattr(remote, "_bucket", lambda url: Gone())
+    with pytest.raises(Changed):
+        folder("s3://bucket/x").replace_version("pointer", b"2", "1")
+
+
 def test_any_file_system_of_fsspec_holds_a_store(planted_twice, rng):
     here, _ = planted_twice
     write_matrix("memory://m.zarr", store.open_array(here, "A")[...])
