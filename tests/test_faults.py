@@ -64,14 +64,16 @@ class Queued(LocalCluster):
     """Its workers come a second after they were asked for, as from the queue of a batch system."""
 
     def scale(self, n):
-        self.loop.call_later(1, super().scale, n)
+        if n:
+            self.loop.call_later(1, super().scale, n)
+        else:  # as it closes: at once
+            super().scale(n)
 
 
 def test_workers_that_come_late_are_waited_for():
     settings = {"n_workers": 0, "host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
     with connect(cluster=f"{__name__}.Queued", cluster_settings=settings, workers=1):
         assert engine.place().workers == 1
-        time.sleep(1)  # Dask does not like to close a worker that it has just started
 
 
 def test_a_worker_that_sees_another_store_is_named(planted):
