@@ -55,6 +55,7 @@ def write_matrix(path: Where, A: NDArray[np.floating] | NDArray[np.integer]) -> 
             "norm_squared": norm_squared,
             "n_ok": n,
             "fingerprint": store.fingerprint((m, n), checksum),
+            "digests": {name: store.digest(home, name) for name in ARRAYS},
         },
     )
 

@@ -4,6 +4,7 @@ Both offer the same few things to the layout in store.py, which knows nothing el
 replaced in one step that survives a crash: a rename with syncs here, a single put there.
 """
 
+import hashlib
 import os
 import shutil
 import uuid
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlsplit
 
-from data_prep.remote import RemoteFolder, check_scheme
+from data_prep.remote import Changed, RemoteFolder, check_scheme
 
 if TYPE_CHECKING:
     from zarr.storage import StorePath
@@ -50,6 +51,12 @@ class Folder(Protocol):
 
     def replace(self, name: str, content: bytes) -> None:
         """Write a small file whole, in one step that survives a crash."""
+
+    def read_versioned(self, name: str) -> tuple[bytes | None, str | None]:
+        """Content of a small file and a name for just this version of it; nothing of both where there is none."""
+
+    def replace_version(self, name: str, content: bytes, version: str | None) -> str | None:
+        """Replace just this version of a file, or make it where that is None; Changed where another is there."""
 
     def make(self) -> None:
         """Make it and the folders above it, where such a thing is needed."""
@@ -141,6 +148,18 @@ class LocalFolder:
             os.fsync(file.fileno())
         aside.replace(self.path / name)
         sync_path(self.path)
+
+    def read_versioned(self, name: str) -> tuple[bytes | None, str | None]:
+        """Content of a small file and its hash; nothing of both where there is none."""
+        content = self.read(name)
+        return content, None if content is None else hashlib.sha256(content).hexdigest()
+
+    def replace_version(self, name: str, content: bytes, version: str | None) -> str | None:
+        """Replace just this version of a file, for its only writer: the two steps are not one to others."""
+        if self.read_versioned(name)[1] != version:
+            raise Changed
+        self.replace(name, content)
+        return hashlib.sha256(content).hexdigest()
 
     def make(self) -> None:
         """Make it and the folders above it, and put their names on disk."""

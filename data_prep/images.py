@@ -135,6 +135,7 @@ def _finish(path: Folder, files: Sequence[SourceFile], results: Sequence[ChunkRe
     store.write_array(path, "checksum", checksum, ("chunk",))
     write_sample(path, ok, {j: column for result in results for j, column in result.sampled.items()})
     path.put_on_disk()
+    known = {"A": checksum.tolist()}
     return {
         "format": store.FORMAT,
         "status": "complete",
@@ -142,6 +143,7 @@ def _finish(path: Folder, files: Sequence[SourceFile], results: Sequence[ChunkRe
         "norm_squared": sum(result.sum_of_squares for result in results) / 255**2,
         "n_ok": int(ok.sum()),
         "fingerprint": store.fingerprint((store.open_array(path, "A").shape[0], len(files)), checksum),
+        "digests": {name: store.digest(path, name, known.get(name)) for name in ARRAYS},
     }
 
 

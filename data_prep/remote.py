@@ -138,7 +138,10 @@ class RemoteFolder:
                 mode: Any = "create" if version is None else {"e_tag": version}
                 return bucket.put(self._key(name), content, mode=mode)["e_tag"]
         except (AlreadyExistsError, PreconditionError, FileNotFoundError) as error:  # the last: it was removed
-            raise Changed from error
+            there, by_now = self.read_versioned(name)
+            if there != content:  # else it was an earlier try of ours, whose answer got lost
+                raise Changed from error
+            return by_now
 
     def _key(self, name: str) -> str:
         return f"{self.below}/{name}".lstrip("/")

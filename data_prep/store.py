@@ -5,25 +5,25 @@ A store is a Zarr v3 group that holds A (m, n), a column an image, with its name
 """
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
-import google_crc32c
 import numpy as np
 import zarr
 from numpy.typing import DTypeLike, NDArray
 from zarr.abc.codec import BytesBytesCodec
-from zarr.abc.store import SuffixByteRequest
 from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 from zarr.core.array_spec import ArrayConfigLike
-from zarr.core.buffer import default_buffer_prototype
-from zarr.core.sync import sync
-from zarr.storage import LocalStore, MemoryStore
 
+from data_prep.chunks import read_chunk as read_chunk  # "as": the layout is one module to those who use it
+from data_prep.chunks import stored_checksum as stored_checksum
 from data_prep.folders import ASIDE, LEASE, Folder, LocalFolder, Where, folder
+from data_prep.groups import BadInput as BadInput
+from data_prep.groups import attributes_and_version as attributes_and_version
+from data_prep.groups import group_attributes as group_attributes
+from data_prep.groups import publish as publish
+from data_prep.groups import switch as switch
 
 FORMAT = "nmf-batch/1"
 CHUNK_NBYTES = 8 * 2**20
@@ -32,10 +32,6 @@ NAMES_PER_CHUNK = 16_384
 ALWAYS_WRITE: ArrayConfigLike = {"write_empty_chunks": True}
 """Not part of an array's metadata, so it is said each time one is opened: a chunk left out could not be missed."""
 CODECS = {"none": (), "lz4": (BloscCodec(cname="lz4"),), "zstd": (ZstdCodec(),)}
-
-
-class BadInput(ValueError):
-    """What was given or stored cannot be used: the command ends with exit code 4."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,9 +114,14 @@ def write_array(path: Folder, name: str, values: NDArray[Any], dimension_names: 
 
 
 def open_array(path: Where, name: str, mode: Literal["r", "r+"] = "r") -> zarr.Array[Any]:
-    """Open an array of the store; BadInput names it where it is missing or its metadata cannot be read."""
+    """Open an array of the store; BadInput names it where it is missing or its metadata is not what was published."""
+    home = folder(path)
+    expected = group_attributes(home).get("digests", {}).get(name)
+    metadata = (home / name).read("zarr.json")
+    if expected is not None and metadata is not None and _hash(metadata) != expected["metadata"]:
+        raise BadInput(f"{path}/{name}/zarr.json is damaged: its digest is another; restore the file")
     try:
-        array = zarr.open_array(folder(path).zarr(), path=name, mode=mode)
+        array = zarr.open_array(home.zarr(), path=name, mode=mode)
     except FileNotFoundError as error:
         raise BadInput(f"{path}/{name} is not there; restore it, or mount it at this path on every worker") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -128,68 +129,33 @@ def open_array(path: Where, name: str, mode: Literal["r", "r+"] = "r") -> zarr.A
     return array.with_config(ALWAYS_WRITE)
 
 
-def read_chunk(array: zarr.Array[Any], *index: int, checksum: int | None = None) -> NDArray[Any]:
-    """Read one chunk in one request, cut to the array's shape; the result cannot be written to.
-
-    A chunk that does not exist would read as zeros, a damaged one as an error without its name, and one of another
-    store as it is; all three raise BadInput here, which names the file.
+def digest(path: Folder, name: str, checksums: Sequence[int] | None = None) -> dict[str, str]:
+    """Digests of an array that is complete, for the attributes of its group.
 
     Parameters
     ----------
-    array
-        The array.
-    index
-        Of the chunk.
-    checksum
-        What the crc32c that ends the stored bytes must be, where that is known.
+    path
+        The group.
+    name
+        Of the array.
+    checksums
+        Of its chunks, where they are known; else they are read.
     """
-    key = array.metadata.encode_chunk_key(index)
-    stored = _stored(array, key)
-    if stored is None:
-        raise BadInput(f"{_file(array, *index)} is missing; restore the file, or prepare the store again")
-    try:
-        values = _decoded(array, index, key, stored)
-    except (ValueError, RuntimeError, TypeError, EOFError) as error:
-        raise BadInput(
-            f"{_file(array, *index)} is damaged ({error}); restore the file, or prepare the store again"
-        ) from error
-    if checksum is not None and _last_four(stored) != checksum:
-        raise BadInput(
-            f"{_file(array, *index)} is not the chunk that was prepared; restore it, or prepare the store again"
-        )
-    return values
+    array = open_array(path, name)
+    if checksums is None:
+        checksums = [stored_checksum(array, *index) for index in np.ndindex(array.cdata_shape)]
+    metadata = (path / name).read("zarr.json")
+    assert metadata is not None
+    return {"metadata": _hash(metadata), "chunks": digest_of_chunks(checksums)}
 
 
-def _stored(array: zarr.Array[Any], key: str) -> bytes | None:
-    """Bytes of a chunk, or None where there is none."""
-    home = array.store_path.store
-    if isinstance(home, LocalStore):  # in this thread: Zarr's way through its event loop takes twice the time
-        try:
-            return Path(home.root, array.store_path.path, key).read_bytes()
-        except FileNotFoundError:
-            return None
-    found = sync((array.store_path / key).get(default_buffer_prototype()))
-    return None if found is None else found.to_bytes()
+def digest_of_chunks(checksums: Sequence[int]) -> str:
+    """Digest of the checksums of the chunks of an array, in C order."""
+    return _hash(np.asarray(checksums, "<u4").tobytes())
 
 
-def _decoded(array: zarr.Array[Any], index: tuple[int, ...], key: str, stored: bytes) -> NDArray[Any]:
-    span = tuple(
-        slice(i * c, min((i + 1) * c, length)) for i, c, length in zip(index, array.chunks, array.shape, strict=True)
-    )
-    if array.dtype.kind != "T" and [type(codec) for codec in array.compressors] == [Crc32cCodec]:
-        # Not compressed: the bytes are the values. Zarr's own way takes three times as long.
-        content = np.frombuffer(memoryview(stored)[:-4], np.uint8)
-        if google_crc32c.value(content) != _last_four(stored):
-            raise ValueError("its bytes and its crc32c do not agree")
-        whole = content.view(array.dtype.newbyteorder("<")).reshape(array.chunks)
-        return whole[tuple(slice(s.stop - s.start) for s in span)]
-    prototype = default_buffer_prototype()
-    alone = {**array.metadata.to_buffer_dict(prototype), key: prototype.buffer.from_bytes(stored)}
-    return np.asarray(zarr.open_array(MemoryStore(alone), mode="r")[span])
-
-
-def _last_four(stored: bytes) -> int:
-    return int.from_bytes(stored[-4:], "little")
+def _hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def read_array(path: Where, name: str) -> NDArray[Any]:
@@ -198,25 +164,12 @@ def read_array(path: Where, name: str) -> NDArray[Any]:
     return np.concatenate([read_chunk(array, k) for k in range(array.cdata_shape[0])])
 
 
-def stored_checksum(array: zarr.Array[Any], *index: int) -> int:
-    """Return the crc32c that ends the stored bytes of a chunk, little-endian, without reading the rest."""
-    key = array.metadata.encode_chunk_key(index)
-    tail = sync((array.store_path / key).get(default_buffer_prototype(), byte_range=SuffixByteRequest(4)))
-    if tail is None:
-        raise BadInput(f"{_file(array, *index)} is missing; restore the file, or prepare the store again")
-    return int.from_bytes(tail.to_bytes(), "little")
-
-
 def read_checksums(matrix: StoredMatrix) -> NDArray[np.uint32]:
     """Checksums of the chunks of A; BadInput where they are not those of the matrix."""
     checksums = read_array(matrix.path, "checksum")
     if fingerprint(matrix.shape, checksums) != matrix.fingerprint:
         raise BadInput(f"{matrix.path}/checksum and the fingerprint of the store do not agree; prepare the store again")
     return checksums
-
-
-def _file(array: zarr.Array[Any], *index: int) -> str:
-    return f"{array.store_path}/{array.metadata.encode_chunk_key(index)}".removeprefix("file://")
 
 
 def fingerprint(shape: tuple[int, int], checksums: NDArray[np.uint32]) -> str:
@@ -242,25 +195,6 @@ def check_vacant(path: Folder, *, expendable: Sequence[str]) -> None:
     strangers = entries - {"zarr.json", *expendable}
     if strangers or (entries and group_attributes(path).get("status") != "preparing"):
         raise BadInput(f"{path} exists and is not an nmf-batch store; choose another --zarr or remove it")
-
-
-def group_attributes(path: Where) -> dict[str, Any]:
-    """Attributes of a group, or none where there is no group; BadInput where its metadata cannot be read."""
-    content = folder(path).read("zarr.json")
-    if content is None:
-        return {}
-    try:
-        metadata = json.loads(content)
-        attributes = metadata["attributes"] if metadata["node_type"] == "group" else {}
-        return dict(attributes)
-    except (ValueError, KeyError, TypeError) as error:
-        raise BadInput(f"{path}/zarr.json is damaged ({error}); restore the file") from error
-
-
-def publish(path: Where, attributes: Mapping[str, Any]) -> None:
-    """Replace the attributes of a group, and make it one, in one step that survives a crash."""
-    text = json.dumps({"zarr_format": 3, "node_type": "group", "attributes": dict(attributes)}, indent=2)
-    folder(path).replace("zarr.json", text.encode())
 
 
 def open_matrix(path: Where) -> StoredMatrix:

@@ -55,9 +55,10 @@ class Scratch:
         return StoredBlocks(self.path, self.name, self.parts[k])
 
 
-def write_blocks(path: Folder, name: str, chunks: range, blocks: list[NDArray[Any]]) -> None:
-    """Write consecutive chunks of a stored array; nobody else writes these."""
+def write_blocks(path: Folder, name: str, chunks: range, blocks: list[NDArray[Any]]) -> list[int]:
+    """Write consecutive chunks of a stored array, which nobody else writes; returns their checksums."""
     array = store.open_array(path, name, mode="r+")
     for k, block in zip(chunks, blocks, strict=True):
         first = k * array.chunks[1]
         array[:, first : first + block.shape[1]] = block
+    return [store.stored_checksum(array, 0, k) for k in chunks]

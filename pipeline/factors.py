@@ -4,6 +4,7 @@ A revision is a group `nmf/NAME/r000001-ID` with W (m, d), H (d, n), and a recor
 a name of its own, put on disk, and only then named by `nmf/NAME`'s attribute `current`.
 """
 
+import itertools
 import re
 import uuid
 from collections.abc import Callable, Mapping, Sequence, Set
@@ -115,7 +116,10 @@ def newest(path: Folder, name: str) -> Factors | None:
 
 
 def _pointed_at(group: Folder, pointer: str, status: str) -> Factors | None:
-    revision = store.group_attributes(group).get(pointer)
+    pointers, version = store.attributes_and_version(group)
+    if version is None and any(map(REVISION.match, group.entries())):
+        raise store.BadInput(f"{group}/zarr.json is missing; restore the file, or start over with `run --fresh`")
+    revision = pointers.get(pointer)
     if revision is None:
         return None
     attributes = store.group_attributes(group / revision)
@@ -165,23 +169,33 @@ def publish_revision(
     revision = group / _next_revision(group)
     status = "complete" if finished.complete else "checkpoint"
     attributes = {"format": store.FORMAT, "status": status, **finished.attributes}
+    pointers, version = _pointers(group)
     try:
         revision.make()
-        _write(revision, matrix, finished)
+        attributes["digests"] = _write(revision, matrix, finished)
         store.publish(revision, attributes)
         revision.put_on_disk()
         still_ours()
     except BaseException:
         revision.remove()
         raise
-    if group.parent.read("zarr.json") is None:
-        store.publish(group.parent, {})
-    pointers = store.group_attributes(group)
     pointers.pop("resume", None)
     pointers["current" if finished.complete else "resume"] = revision.name
-    store.publish(group, pointers)
+    store.switch(group, pointers, version)  # where this fails it may have been done: the revision stays
     _clean(group, {in_use, pointers.get("current"), pointers.get("resume")})
     return Factors(revision, attributes)
+
+
+def _pointers(group: Folder) -> tuple[dict[str, Any], str | None]:
+    """Return what a factorization points at, and the version of it that is to be replaced.
+
+    It is there before the first revision is, so that where revisions are without it, it was lost.
+    """
+    for path in (group.parent, group):
+        if path.read("zarr.json") is None:
+            path.make()
+            store.publish(path, {})
+    return store.attributes_and_version(group)
 
 
 def _clean(group: Folder, in_use: Set[str | None]) -> None:
@@ -194,7 +208,8 @@ def _clean(group: Folder, in_use: Set[str | None]) -> None:
         (group / name).remove()
 
 
-def _write(revision: Folder, matrix: StoredMatrix, finished: Finished) -> None:
+def _write(revision: Folder, matrix: StoredMatrix, finished: Finished) -> dict[str, dict[str, str]]:
+    """Write the arrays of a revision; returns their digests."""
     m, d = finished.W.shape
     together = max(1, min(d, W_CHUNK_NBYTES // (4 * m)))
     W = store.create_array(
@@ -207,9 +222,11 @@ def _write(revision: Folder, matrix: StoredMatrix, finished: Finished) -> None:
     )
     W[...] = finished.W
     create_H(revision, "H", d, matrix)
-    engine.call_each(write_blocks, [(revision, "H", part, blocks) for part, blocks in finished.H])
+    checksums = engine.call_each(write_blocks, [(revision, "H", part, blocks) for part, blocks in finished.H])
     for field, values in to_arrays(finished.iterations).items():
         store.write_array(revision, field, values, ("iteration",))
+    known = {"H": list(itertools.chain.from_iterable(checksums))}
+    return {name: store.digest(revision, name, known.get(name)) for name in ("W", "H", *Iteration._fields)}
 
 
 def create_H(where: Folder, name: str, d: int, matrix: StoredMatrix) -> None:

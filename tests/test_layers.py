@@ -55,7 +55,7 @@ def test_kernels_import_numpy_alone():
     [
         ("PIL", {"data_prep/decode.py", "data_prep/drawn.py", "pipeline/report/sheets.py"}),
         ("distributed", {"cluster/connect.py", "pipeline/engine.py"}),
-        ("zarr", {"data_prep/folders.py", "data_prep/remote.py", "data_prep/store.py"}),
+        ("zarr", {"data_prep/chunks.py", "data_prep/folders.py", "data_prep/remote.py", "data_prep/store.py"}),
         ("obstore", {"data_prep/remote.py"}),
         ("click", set()),
     ],

@@ -206,6 +206,9 @@ def test_what_somebody_removed_is_changed_too(credentials, monkeypatch):
     """S3 answers so; the local server makes the object anew."""
 
     class Gone:
+        def get(self, key):
+            raise FileNotFoundError
+
         def put(self, *given, **named):
             raise FileNotFoundError
 

@@ -87,6 +87,7 @@ def test_a_matrix_whose_chunks_split_images_is_refused(planted):
     metadata = json.loads(file.read_text())
     metadata["chunk_grid"]["configuration"]["chunk_shape"] = [20, 32]
     file.write_text(json.dumps(metadata))
+    store.publish(planted, {**store.group_attributes(planted), "digests": {}})
     with pytest.raises(store.BadInput, match="must hold whole images"):
         store.open_matrix(planted)
 

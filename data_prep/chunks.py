@@ -1,0 +1,119 @@
+"""Reading one chunk of an array, checked: what is read is what was written."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import google_crc32c
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.abc.store import SuffixByteRequest
+from zarr.codecs import Crc32cCodec
+from zarr.core.buffer import default_buffer_prototype
+from zarr.core.sync import sync
+from zarr.storage import LocalStore, MemoryStore
+
+from data_prep.groups import BadInput
+
+
+def read_chunk(array: zarr.Array[Any], *index: int, checksum: int | None = None) -> NDArray[Any]:
+    """Read one chunk in one request, cut to the array's shape; the result cannot be written to.
+
+    A chunk that does not exist would read as zeros, a damaged one as an error without its name, and one of another
+    store as it is; all three raise BadInput here, which names the file.
+
+    Parameters
+    ----------
+    array
+        The array.
+    index
+        Of the chunk.
+    checksum
+        What the crc32c that ends the stored bytes must be, where that is known.
+    """
+    key = array.metadata.encode_chunk_key(index)
+    stored = _stored(array, key)
+    if stored is None:
+        raise _damage(array, index, "is missing")
+    try:
+        values = _decoded(array, index, key, stored)
+    except (ValueError, RuntimeError, TypeError, EOFError) as error:
+        raise _damage(array, index, f"is damaged ({error})") from error
+    if checksum is not None and _last_four(stored) != checksum:
+        raise _damage(array, index, "is not the chunk that was prepared")
+    return values
+
+
+def columns_of(array: zarr.Array[Any], index: Sequence[int]) -> range | None:
+    """Columns of A that a chunk of A, H or of one value an image is about; None where it is about none."""
+    dimensions = getattr(array.metadata, "dimension_names", None)  # which the second format of Zarr has not
+    if not dimensions or dimensions[-1] not in ("image", "item"):
+        return None
+    c = array.chunks[-1]
+    return range(index[-1] * c, min((index[-1] + 1) * c, array.shape[-1]))
+
+
+def _stored(array: zarr.Array[Any], key: str) -> bytes | None:
+    """Bytes of a chunk, or None where there is none."""
+    home = array.store_path.store
+    if isinstance(home, LocalStore):  # in this thread: Zarr's way through its event loop takes twice the time
+        try:
+            return Path(home.root, array.store_path.path, key).read_bytes()
+        except FileNotFoundError:
+            return None
+    found = sync((array.store_path / key).get(default_buffer_prototype()))
+    return None if found is None else found.to_bytes()
+
+
+def _decoded(array: zarr.Array[Any], index: tuple[int, ...], key: str, stored: bytes) -> NDArray[Any]:
+    span = tuple(
+        slice(i * c, min((i + 1) * c, length)) for i, c, length in zip(index, array.chunks, array.shape, strict=True)
+    )
+    if array.dtype.kind != "T" and [type(codec) for codec in array.compressors] == [Crc32cCodec]:
+        # Not compressed: the bytes are the values. Zarr's own way takes three times as long.
+        content = np.frombuffer(memoryview(stored)[:-4], np.uint8)
+        if google_crc32c.value(content) != _last_four(stored):
+            raise ValueError("its bytes and its crc32c do not agree")
+        whole = content.view(array.dtype.newbyteorder("<")).reshape(array.chunks)
+        return whole[tuple(slice(s.stop - s.start) for s in span)]
+    prototype = default_buffer_prototype()
+    alone = {**array.metadata.to_buffer_dict(prototype), key: prototype.buffer.from_bytes(stored)}
+    return np.asarray(zarr.open_array(MemoryStore(alone), mode="r")[span])
+
+
+def _last_four(stored: bytes) -> int:
+    return int.from_bytes(stored[-4:], "little")
+
+
+def stored_checksum(array: zarr.Array[Any], *index: int) -> int:
+    """Return the crc32c that ends the stored bytes of a chunk, little-endian, without reading the rest."""
+    key = array.metadata.encode_chunk_key(index)
+    tail = sync((array.store_path / key).get(default_buffer_prototype(), byte_range=SuffixByteRequest(4)))
+    if tail is None:
+        raise _damage(array, index, "is missing")
+    return int.from_bytes(tail.to_bytes(), "little")
+
+
+def chunk_file(array: zarr.Array[Any], index: Sequence[int]) -> str:
+    """Path or address of a chunk, for people."""
+    return f"{array.store_path}/{array.metadata.encode_chunk_key(tuple(index))}".removeprefix("file://")
+
+
+def _damage(array: zarr.Array[Any], index: Sequence[int], what: str) -> BadInput:
+    columns = columns_of(array, index)
+    images = "" if columns is None else f", with columns {columns.start} to {columns.stop - 1}{_names(array, columns)}"
+    return BadInput(
+        f"{chunk_file(array, index)} {what}{images}; `nmf-batch verify` lists what is damaged, "
+        f"`nmf-batch repair` mends what came from images"
+    )
+
+
+def _names(array: zarr.Array[Any], columns: range) -> str:
+    """First and last name of the images of a chunk of A, where they can be read."""
+    home, _, name = array.store_path.path.rpartition("/")
+    try:
+        names: Any = zarr.open_array(array.store_path.store, path=f"{home}/image".lstrip("/"), mode="r")
+        return f" ({names[columns.start]} to {names[columns.stop - 1]})" if name == "A" else ""
+    except (OSError, ValueError, KeyError, RuntimeError):
+        return ""
