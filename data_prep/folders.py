@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 ASIDE = ".aside-"
 LEASE = ".lease"
 """Names, or beginnings of names, that are no part of a store: what was written aside, and who writes."""
+HALF = ".partial"
+"""How Zarr ends the name of a file while it writes it; one that is killed leaves it behind."""
 
 
 class Folder(Protocol):
@@ -176,10 +178,13 @@ class LocalFolder:
             self.path.unlink(missing_ok=True)
 
     def put_on_disk(self) -> None:
-        """Put every file below it, the folders themselves, and its own name on disk."""
+        """Put every file below it, the folders themselves, and its own name on disk; half a file is removed."""
         for found, _, files in os.walk(self.path, topdown=False):
             for name in files:
-                sync_path(Path(found, name))
+                if name.endswith(HALF):
+                    Path(found, name).unlink()
+                else:
+                    sync_path(Path(found, name))
             sync_path(Path(found))
         sync_path(self.path.parent)
 

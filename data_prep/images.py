@@ -4,7 +4,9 @@ One task a chunk: it reads and decodes the chunk's images, writes their columns,
 so memory does not grow with the collection. What is published last makes all of it visible at once.
 """
 
-from collections.abc import Callable, Sequence
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -14,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from data_prep import store
-from data_prep.columns import Chunk, ChunkResult, Unreadable, write_chunk
+from data_prep.columns import RECORDS, Chunk, ChunkResult, Unreadable, write_chunk
 from data_prep.decode import Decoding, Mode, decode, mode_of
 from data_prep.folders import Folder, Where, folder
 from data_prep.lock import only_writer
@@ -100,12 +102,14 @@ def prepare(
     files = listing.files[: options.limit]
     existing = _existing(home, files, options, listing)
     if existing is not None:
+        _remove_records(home)
         return existing
     mode, image_shape = _first_image(files, options.decoding)
     decoding = Decoding(mode=mode, scale=options.decoding.scale, size=options.decoding.size)
     store.check_vacant(home, expendable=ARRAYS)
     with only_writer(home) as still_ours:
-        chunks = _create(home, files, decoding, image_shape, options.codec)
+        version = _begin(home, (image_shape, len(files)), options.codec, _settings(options, files))
+        chunks = _chunks(home, files, decoding, image_shape)
         results = _run(chunks, executor, on_progress)
         try:
             unreadable = [list(broken) for result in results for broken in result.unreadable]
@@ -121,7 +125,8 @@ def prepare(
             "prep": _settings(options, files),
         }
         still_ours()
-        store.publish(home, attributes)
+        store.switch(home, attributes, version)
+        (home / RECORDS).remove()
     return _prepared(home, attributes, (int(np.prod(image_shape)), len(files)), listing, new=True)
 
 
@@ -130,6 +135,8 @@ def _finish(path: Folder, files: Sequence[SourceFile], results: Sequence[ChunkRe
     ok = np.concatenate([result.ok for result in results])
     checksum = np.array([result.checksum for result in results], np.uint32)
     names = np.array([printable(file.name) for file in files], np.dtypes.StringDType())
+    for name in ARRAYS[1:]:  # what an interrupted attempt may have begun
+        (path / name).remove()
     store.write_array(path, "image", names, ("image",))
     store.write_array(path, "ok", ok, ("image",))
     store.write_array(path, "checksum", checksum, ("chunk",))
@@ -162,28 +169,51 @@ def _first_image(files: Sequence[SourceFile], decoding: Decoding) -> tuple[Mode,
     raise store.BadInput(f"none of {len(files)} images can be read; the first says {reason}")
 
 
-def _create(
-    path: Folder, files: list[SourceFile], decoding: Decoding, image_shape: tuple[int, int, int], codec: str
-) -> list[Chunk]:
-    """Make the empty A, and say what is to be done for each of its chunks."""
-    m, n = int(np.prod(image_shape)), len(files)
-    c = store.chunk_images(m)
+def _begin(
+    path: Folder, shape: tuple[tuple[int, int, int], int], codec: str, settings: Mapping[str, Any]
+) -> str | None:
+    """Make the empty A, unless this very preparation was begun before; returns the version that says it is begun."""
+    image_shape, n = shape
+    attempt = hashlib.sha256(json.dumps([image_shape, n, settings]).encode()).hexdigest()
+    attributes, version = store.attributes_and_version(path)
+    if attributes.get("attempt") == attempt:
+        return version
+    m = int(np.prod(image_shape))
     store.begin(path, expendable=ARRAYS)
     store.create_array(
         path,
         "A",
         shape=(m, n),
-        chunks=(m, c),
+        chunks=(m, store.chunk_images(m)),
         dtype=np.uint8,
         dimension_names=("pixel", "image"),
         codec=codec,
         attributes={"scale_factor": 1 / 255},
     )
+    (path / RECORDS).make()
+    path.put_on_disk()
+    store.publish(path, {**store.group_attributes(path), "attempt": attempt})
+    return store.attributes_and_version(path)[1]
+
+
+def _chunks(
+    path: Folder, files: list[SourceFile], decoding: Decoding, image_shape: tuple[int, int, int]
+) -> list[Chunk]:
+    """Say what is to be done for each chunk of A."""
+    m, n = int(np.prod(image_shape)), len(files)
+    c, attempt = store.chunk_images(m), store.group_attributes(path)["attempt"]
     drawn = np.sort(sample_columns(np.ones(n, np.bool_), sample_size(m, 1)))
     return [
-        Chunk(path, k, files[first : first + c], decoding, image_shape, drawn[drawn // c == k])
+        Chunk(path, k, files[first : first + c], decoding, image_shape, drawn[drawn // c == k], attempt)
         for k, first in enumerate(range(0, n, c))
     ]
+
+
+def _remove_records(path: Folder) -> None:
+    """Remove what a preparation leaves that is killed just after it has published."""
+    if RECORDS in path.entries():
+        with only_writer(path):
+            (path / RECORDS).remove()
 
 
 def _run(chunks: Sequence[Chunk], executor: Executor, on_progress: Callable[[Progress], None]) -> list[ChunkResult]:

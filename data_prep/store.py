@@ -181,10 +181,10 @@ def begin(path: Folder, *, expendable: Sequence[str]) -> None:
     """Make an empty store that readers refuse until `publish`; what an interrupted attempt left is removed."""
     check_vacant(path, expendable=expendable)
     path.make()
-    for name in path.entries():
-        if not name.startswith(LEASE):
-            (path / name).remove()
     publish(path, {"format": FORMAT, "status": "preparing"})
+    for name in path.entries():
+        if not name.startswith(LEASE) and name != "zarr.json":
+            (path / name).remove()
 
 
 def check_vacant(path: Folder, *, expendable: Sequence[str]) -> None:

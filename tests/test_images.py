@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_prep import images, store
+from data_prep import columns, images, store
 from data_prep.columns import Unreadable
 from data_prep.decode import Decoding
 from data_prep.folders import folder
@@ -23,6 +24,29 @@ def prep(source, path, threads=2, executor=None, **settings):
         return prepare([source], path, options, executor)
     with ThreadPoolExecutor(threads) as pool:
         return prepare([source], path, options, pool)
+
+
+class OneTask(ThreadPoolExecutor):
+    """Runs the first task that it did not find done, and fails all others, as a machine does that goes down."""
+
+    def __init__(self):
+        super().__init__(1)
+        self.done = 0
+
+    def submit(self, write, chunk):
+        known = (chunk.path / columns.RECORDS).read(f"{chunk.number}.json") is not None
+        self.done += not known
+        return super().submit(write, chunk) if self.done <= 1 else super().submit(go_down)
+
+
+def go_down():
+    raise OSError("gone")
+
+
+def count_calls(monkeypatch, module, name):
+    calls, original = [], getattr(module, name)
+    monkeypatch.setattr(module, name, lambda *given: calls.append(given) or original(*given))
+    return calls
 
 
 def content(path):
@@ -194,3 +218,40 @@ def test_progress_ends_with_every_image(faces, tmp_path, small_chunks):
     with ThreadPoolExecutor(2) as pool:
         prepare([faces], tmp_path / "f.zarr", Options(decoding=Decoding()), pool, told.append)
     assert [(p.done, p.total) for p in told][-1] == (30, 30)
+
+
+def test_an_interrupted_preparation_goes_on_to_the_same_bytes(faces, tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "CHUNK_NBYTES", 8 * 30)  # chunks of 8 images
+    decoded = count_calls(monkeypatch, columns, "decode_all")
+    whole = prep(faces, tmp_path / "whole.zarr").path.path
+    for _ in range(3):
+        with pytest.raises(OSError, match="gone"):
+            prep(faces, tmp_path / "parts.zarr", executor=OneTask())
+    parts = prep(faces, tmp_path / "parts.zarr").path.path
+    assert content(parts) == content(whole)
+    assert store.group_attributes(parts) == store.group_attributes(whole)
+    assert len(decoded) == 4 + 4  # no chunk twice
+
+
+def test_a_chunk_that_was_lost_with_the_machine_is_made_again(faces, tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "CHUNK_NBYTES", 8 * 30)
+    whole = prep(faces, tmp_path / "whole.zarr").path.path
+    with pytest.raises(OSError, match="gone"):
+        prep(faces, tmp_path / "parts.zarr", executor=OneTask())
+    chunk = tmp_path / "parts.zarr" / "A" / "c" / "0" / "0"
+    chunk.write_bytes(chunk.read_bytes()[:100])
+    assert content(prep(faces, tmp_path / "parts.zarr").path.path) == content(whole)
+
+
+def test_a_task_of_another_preparation_leaves_a_alone(faces, tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "CHUNK_NBYTES", 8 * 30)
+    late = []
+    monkeypatch.setattr(images, "write_chunk", lambda chunk: late.append(chunk) or columns.write_chunk(chunk))
+    with pytest.raises(OSError, match="gone"):
+        prep(faces, tmp_path / "f.zarr", executor=OneTask())
+    os.utime(faces / "01.png", (0, 0))
+    path = prep(faces, tmp_path / "f.zarr").path.path
+    before = content(path)
+    with pytest.raises(store.BadInput, match="another preparation"):
+        columns.write_chunk(late[0])
+    assert content(path) == before
