@@ -8,7 +8,7 @@ from data_prep.folders import Where, folder
 from data_prep.sample import write_sample
 
 ARRAYS = ("A", "ok", "checksum", "sample", "sample_column")
-LARGEST = 1e12
+SMALLEST, LARGEST = np.float64(1e-12), np.float64(1e12)  # of a type that float16 is compared in without overflow
 
 
 def write_matrix(path: Where, A: NDArray[np.floating] | NDArray[np.integer]) -> None:
@@ -19,14 +19,22 @@ def write_matrix(path: Where, A: NDArray[np.floating] | NDArray[np.integer]) -> 
     Raises
     ------
     BadInput
-        A is not two-dimensional, is empty, or holds a negative, NaN or infinite value; or the path is taken.
+        A is not two-dimensional, is empty, or holds no real numbers, or a negative, NaN or infinite one, or only ones
+        too small for float32; or the path is taken.
     """
     home = folder(path)
     if A.ndim != 2 or A.size == 0:
         raise store.BadInput(f"the matrix has shape {A.shape}, but must have rows and columns")
+    if A.dtype.kind not in "buif":
+        raise store.BadInput(f"the matrix holds {A.dtype}, but must hold real numbers")
     m, n = A.shape
     c = store.chunk_images(m)
     norm_squared = sum(_squares(A[:, first : first + c], first) for first in range(0, n, c))
+    if 0 < A.max() < SMALLEST:
+        raise store.BadInput(
+            f"the largest value of A is {A.max():g}, but must be at least {SMALLEST:g}: "
+            f"float32 does not hold the squares of such; scale A"
+        )
     if store.group_attributes(home).get("status") == "complete":
         raise store.BadInput(f"{path} holds a matrix already; choose another path")
     store.begin(home, expendable=ARRAYS)
@@ -52,6 +60,7 @@ def write_matrix(path: Where, A: NDArray[np.floating] | NDArray[np.integer]) -> 
             "format": store.FORMAT,
             "status": "complete",
             "kind": "matrix",
+            "shape": [m, n],
             "norm_squared": norm_squared,
             "n_ok": n,
             "fingerprint": store.fingerprint((m, n), checksum),

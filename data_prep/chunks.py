@@ -17,11 +17,23 @@ from zarr.storage import LocalStore, MemoryStore
 from data_prep.groups import BadInput
 
 
+class Damaged(BadInput):
+    """A chunk is missing, or is not what was written."""
+
+    def __init__(self, file: str, what: str, columns: range | None = None, names: str = "") -> None:
+        images = "" if columns is None else f", with columns {columns.start} to {columns.stop - 1}{names}"
+        super().__init__(
+            f"{file} {what}{images}; `nmf-batch verify` lists what is damaged, "
+            f"`nmf-batch repair` mends what came from images"
+        )
+        self.file, self.what, self.columns = file, what, columns
+
+
 def read_chunk(array: zarr.Array[Any], *index: int, checksum: int | None = None) -> NDArray[Any]:
     """Read one chunk in one request, cut to the array's shape; the result cannot be written to.
 
     A chunk that does not exist would read as zeros, a damaged one as an error without its name, and one of another
-    store as it is; all three raise BadInput here, which names the file.
+    store as it is; all three raise Damaged here, which names the file and the images in it.
 
     Parameters
     ----------
@@ -40,7 +52,7 @@ def read_chunk(array: zarr.Array[Any], *index: int, checksum: int | None = None)
         values = _decoded(array, index, key, stored)
     except (ValueError, RuntimeError, TypeError, EOFError) as error:
         raise _damage(array, index, f"is damaged ({error})") from error
-    if checksum is not None and _last_four(stored) != checksum:
+    if checksum is not None and last_four(stored) != checksum:
         raise _damage(array, index, "is not the chunk that was prepared")
     return values
 
@@ -67,13 +79,11 @@ def _stored(array: zarr.Array[Any], key: str) -> bytes | None:
 
 
 def _decoded(array: zarr.Array[Any], index: tuple[int, ...], key: str, stored: bytes) -> NDArray[Any]:
-    span = tuple(
-        slice(i * c, min((i + 1) * c, length)) for i, c, length in zip(index, array.chunks, array.shape, strict=True)
-    )
+    span = _span(array, index)
     if array.dtype.kind != "T" and [type(codec) for codec in array.compressors] == [Crc32cCodec]:
         # Not compressed: the bytes are the values. Zarr's own way takes three times as long.
         content = np.frombuffer(memoryview(stored)[:-4], np.uint8)
-        if google_crc32c.value(content) != _last_four(stored):
+        if google_crc32c.value(content) != last_four(stored):
             raise ValueError("its bytes and its crc32c do not agree")
         whole = content.view(array.dtype.newbyteorder("<")).reshape(array.chunks)
         return whole[tuple(slice(s.stop - s.start) for s in span)]
@@ -82,17 +92,41 @@ def _decoded(array: zarr.Array[Any], index: tuple[int, ...], key: str, stored: b
     return np.asarray(zarr.open_array(MemoryStore(alone), mode="r")[span])
 
 
-def _last_four(stored: bytes) -> int:
-    return int.from_bytes(stored[-4:], "little")
-
-
 def stored_checksum(array: zarr.Array[Any], *index: int) -> int:
     """Return the crc32c that ends the stored bytes of a chunk, little-endian, without reading the rest."""
     key = array.metadata.encode_chunk_key(index)
     tail = sync((array.store_path / key).get(default_buffer_prototype(), byte_range=SuffixByteRequest(4)))
     if tail is None:
         raise _damage(array, index, "is missing")
-    return int.from_bytes(tail.to_bytes(), "little")
+    return last_four(tail.to_bytes())
+
+
+def encode_chunk(array: zarr.Array[Any], index: Sequence[int], values: NDArray[Any]) -> bytes:
+    """Bytes that a chunk of an array is stored as, with its checksum at the end; nothing is written."""
+    key = array.metadata.encode_chunk_key(tuple(index))
+    prototype = default_buffer_prototype()
+    alone = MemoryStore(dict(array.metadata.to_buffer_dict(prototype)))
+    zarr.open_array(alone, mode="r+").with_config({"write_empty_chunks": True})[_span(array, index)] = values
+    encoded = sync(alone.get(key, prototype))
+    assert encoded is not None
+    return encoded.to_bytes()
+
+
+def put_chunk(array: zarr.Array[Any], index: Sequence[int], encoded: bytes) -> None:
+    """Replace a chunk by such bytes, in one step."""
+    key = array.metadata.encode_chunk_key(tuple(index))
+    sync((array.store_path / key).set(default_buffer_prototype().buffer.from_bytes(encoded)))
+
+
+def last_four(stored: bytes) -> int:
+    """Checksum that ends the stored bytes of a chunk."""
+    return int.from_bytes(stored[-4:], "little")
+
+
+def _span(array: zarr.Array[Any], index: Sequence[int]) -> tuple[slice, ...]:
+    return tuple(
+        slice(i * c, min((i + 1) * c, length)) for i, c, length in zip(index, array.chunks, array.shape, strict=True)
+    )
 
 
 def chunk_file(array: zarr.Array[Any], index: Sequence[int]) -> str:
@@ -100,13 +134,10 @@ def chunk_file(array: zarr.Array[Any], index: Sequence[int]) -> str:
     return f"{array.store_path}/{array.metadata.encode_chunk_key(tuple(index))}".removeprefix("file://")
 
 
-def _damage(array: zarr.Array[Any], index: Sequence[int], what: str) -> BadInput:
+def _damage(array: zarr.Array[Any], index: Sequence[int], what: str) -> Damaged:
     columns = columns_of(array, index)
-    images = "" if columns is None else f", with columns {columns.start} to {columns.stop - 1}{_names(array, columns)}"
-    return BadInput(
-        f"{chunk_file(array, index)} {what}{images}; `nmf-batch verify` lists what is damaged, "
-        f"`nmf-batch repair` mends what came from images"
-    )
+    names = "" if columns is None else _names(array, columns)
+    return Damaged(chunk_file(array, index), what, columns, names)
 
 
 def _names(array: zarr.Array[Any], columns: range) -> str:

@@ -194,5 +194,7 @@ def sync_path(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:  # the system names no file here
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         os.close(descriptor)

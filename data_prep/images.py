@@ -147,6 +147,7 @@ def _finish(path: Folder, files: Sequence[SourceFile], results: Sequence[ChunkRe
         "format": store.FORMAT,
         "status": "complete",
         "kind": "images",
+        "shape": [store.open_array(path, "A").shape[0], len(files)],
         "norm_squared": sum(result.sum_of_squares for result in results) / 255**2,
         "n_ok": int(ok.sum()),
         "fingerprint": store.fingerprint((store.open_array(path, "A").shape[0], len(files)), checksum),

@@ -33,11 +33,8 @@ def write_sample(path: Folder, ok: NDArray[np.bool_], at_hand: Mapping[int, NDAr
     A = store.open_array(path, "A")
     m, c = A.chunks
     columns = sample_columns(ok, sample_size(m, A.dtype.itemsize))
-    found = dict(at_hand)
-    missing = np.array([j for j in columns.tolist() if j not in found], np.int64)
-    for k in np.unique(missing // c):
-        chunk = store.read_chunk(A, 0, int(k))
-        found |= {int(j): chunk[:, j - k * c].copy() for j in missing[missing // c == k]}
+    missing = np.array([j for j in columns.tolist() if j not in at_hand], np.int64)
+    found = {**at_hand, **read_columns(path, missing)}
     array = store.create_array(
         path, "sample", shape=(m, len(columns)), chunks=(m, c), dtype=A.dtype, dimension_names=("pixel", "draw")
     )
@@ -45,6 +42,17 @@ def write_sample(path: Folder, ok: NDArray[np.bool_], at_hand: Mapping[int, NDAr
         together = np.stack([found[int(j)] for j in columns[first : first + c]])
         array[:, first : first + c] = np.ascontiguousarray(together.T)
     store.write_array(path, "sample_column", columns, ("draw",))
+
+
+def read_columns(path: Folder, columns: NDArray[np.int64]) -> dict[int, NDArray[Any]]:
+    """Columns (m,) of A by number; each chunk that holds one of them is read once."""
+    A = store.open_array(path, "A")
+    c = A.chunks[1]
+    found: dict[int, NDArray[Any]] = {}
+    for k in np.unique(columns // c):
+        chunk = store.read_chunk(A, 0, int(k))
+        found |= {int(j): chunk[:, j - k * c].copy() for j in columns[columns // c == k]}
+    return found
 
 
 def sample_size(m: int, itemsize: int) -> int:

@@ -5,6 +5,7 @@ A store is a Zarr v3 group that holds A (m, n), a column an image, with its name
 """
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -15,15 +16,18 @@ from numpy.typing import DTypeLike, NDArray
 from zarr.abc.codec import BytesBytesCodec
 from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 from zarr.core.array_spec import ArrayConfigLike
+from zarr.storage import LocalStore, StorePath
 
-from data_prep.chunks import read_chunk as read_chunk  # "as": the layout is one module to those who use it
+from data_prep.chunks import Damaged as Damaged  # "as": the layout is one module to those who use it
+from data_prep.chunks import read_chunk as read_chunk
 from data_prep.chunks import stored_checksum as stored_checksum
-from data_prep.folders import ASIDE, LEASE, Folder, LocalFolder, Where, folder
+from data_prep.folders import ASIDE, HALF, LEASE, Folder, LocalFolder, Where, folder
 from data_prep.groups import BadInput as BadInput
 from data_prep.groups import attributes_and_version as attributes_and_version
 from data_prep.groups import group_attributes as group_attributes
 from data_prep.groups import publish as publish
 from data_prep.groups import switch as switch
+from data_prep.remote import RemoteFolder
 
 FORMAT = "nmf-batch/1"
 CHUNK_NBYTES = 8 * 2**20
@@ -118,19 +122,29 @@ def open_array(path: Where, name: str, mode: Literal["r", "r+"] = "r") -> zarr.A
     home = folder(path)
     expected = group_attributes(home).get("digests", {}).get(name)
     metadata = (home / name).read("zarr.json")
-    if expected is not None and metadata is not None and _hash(metadata) != expected["metadata"]:
-        raise BadInput(f"{path}/{name}/zarr.json is damaged: its digest is another; restore the file")
+    if expected is not None and metadata is not None and metadata != expected["metadata"].encode():
+        raise BadInput(f"{path}/{name}/zarr.json is damaged: it is not what was written; `nmf-batch repair` mends it")
     try:
         array = zarr.open_array(home.zarr(), path=name, mode=mode)
     except FileNotFoundError as error:
-        raise BadInput(f"{path}/{name} is not there; restore it, or mount it at this path on every worker") from error
+        raise BadInput(
+            f"{path}/{name}/zarr.json is not there; restore it, or mount it at this path on every worker"
+        ) from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadInput(f"{path}/{name}/zarr.json is damaged ({error}); restore the file") from error
     return array.with_config(ALWAYS_WRITE)
 
 
+def published_array(path: Folder, name: str) -> zarr.Array[Any]:
+    """Open an array with the metadata that its group says it has, whatever became of its own."""
+    metadata = json.loads(group_attributes(path)["digests"][name]["metadata"])
+    home = path / name
+    location = home.zarr() if isinstance(home, RemoteFolder) else StorePath(LocalStore(str(home)))
+    return zarr.Array(zarr.AsyncArray(metadata, location)).with_config(ALWAYS_WRITE)
+
+
 def digest(path: Folder, name: str, checksums: Sequence[int] | None = None) -> dict[str, str]:
-    """Digests of an array that is complete, for the attributes of its group.
+    """What is kept of an array in the attributes of its group: its metadata as they are, a digest of its chunks.
 
     Parameters
     ----------
@@ -146,16 +160,12 @@ def digest(path: Folder, name: str, checksums: Sequence[int] | None = None) -> d
         checksums = [stored_checksum(array, *index) for index in np.ndindex(array.cdata_shape)]
     metadata = (path / name).read("zarr.json")
     assert metadata is not None
-    return {"metadata": _hash(metadata), "chunks": digest_of_chunks(checksums)}
+    return {"metadata": metadata.decode(), "chunks": digest_of_chunks(checksums)}
 
 
 def digest_of_chunks(checksums: Sequence[int]) -> str:
     """Digest of the checksums of the chunks of an array, in C order."""
-    return _hash(np.asarray(checksums, "<u4").tobytes())
-
-
-def _hash(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
+    return hashlib.sha256(np.asarray(checksums, "<u4").tobytes()).hexdigest()
 
 
 def read_array(path: Where, name: str) -> NDArray[Any]:
@@ -191,7 +201,7 @@ def check_vacant(path: Folder, *, expendable: Sequence[str]) -> None:
     """Raise BadInput where a path holds anything but the `expendable` arrays of an interrupted attempt."""
     if isinstance(path, LocalFolder) and path.exists() and not path.path.is_dir():
         raise BadInput(f"{path} is a file, but a store is a folder; choose another --zarr")
-    entries = {name for name in path.entries() if not name.startswith((ASIDE, LEASE))}
+    entries = {name for name in path.entries() if not name.startswith((ASIDE, LEASE)) and not name.endswith(HALF)}
     strangers = entries - {"zarr.json", *expendable}
     if strangers or (entries and group_attributes(path).get("status") != "preparing"):
         raise BadInput(f"{path} exists and is not an nmf-batch store; choose another --zarr or remove it")
@@ -202,6 +212,8 @@ def open_matrix(path: Where) -> StoredMatrix:
     home = folder(path)
     attributes = group_attributes(home)
     if attributes.get("format") != FORMAT:
+        if (home / "A").exists() and not attributes:
+            raise BadInput(f"{path}/zarr.json is missing, but {path}/A is there; restore the file")
         what = "is not an nmf-batch store" if home.exists() else "does not exist"
         raise BadInput(f"{path} {what}; make one with `nmf-batch prep SOURCE --zarr {path}`")
     if attributes.get("status") != "complete":

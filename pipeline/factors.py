@@ -8,6 +8,7 @@ import itertools
 import re
 import uuid
 from collections.abc import Callable, Mapping, Sequence, Set
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -124,8 +125,31 @@ def _pointed_at(group: Folder, pointer: str, status: str) -> Factors | None:
         return None
     attributes = store.group_attributes(group / revision)
     if attributes.get("status") != status or NEEDED - attributes.keys():
-        raise store.BadInput(f"{group / revision} is named as {pointer}, but missing or not {status}; restore it")
-    return Factors(group / revision, attributes)
+        raise store.BadInput(
+            f"{group / revision}/zarr.json is named as {pointer}, but missing or not {status}; restore it"
+        )
+    return Factors(group / revision, _told(attributes))
+
+
+def _told(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Attributes without those that are there to notice damage."""
+    return {key: value for key, value in attributes.items() if key not in ("digest", "digests")}
+
+
+def groups(path: Folder) -> list[Folder]:
+    """Groups of a store below its own: of its factorizations, and of their revisions that are to be whole."""
+    below = path / "nmf"
+    if not below.exists():
+        return []
+    found = [below]
+    for group in (below / name for name in below.entries() if (below / name).entries()):
+        found.append(group)
+        with suppress(store.BadInput):  # who verifies will say that, too
+            pointers = store.group_attributes(group)
+            named = {pointers.get(pointer) for pointer in ("current", "resume")}
+            revisions = [name for name in group.entries() if REVISION.match(name)]
+            found += [group / name for name in revisions if name in named or (group / name).read("zarr.json")]
+    return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,7 +207,7 @@ def publish_revision(
     pointers["current" if finished.complete else "resume"] = revision.name
     store.switch(group, pointers, version)  # where this fails it may have been done: the revision stays
     _clean(group, {in_use, pointers.get("current"), pointers.get("resume")})
-    return Factors(revision, attributes)
+    return Factors(revision, _told(attributes))
 
 
 def _pointers(group: Folder) -> tuple[dict[str, Any], str | None]:

@@ -17,6 +17,8 @@ from pipeline.solvers.state import State
 
 OVERSAMPLING = 10
 SAMPLE_PER_COMPONENT = 20
+ROUNDING = 1e-6
+"""Share of the largest singular value, in float32, below which one is rounding and its vectors mean nothing."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ def nndsvd(sample: Matrix, d: int, seed: int) -> Matrix:
     """
     U, s, Vt = _truncated_svd(sample, d, seed)
     W = np.zeros((len(sample), d), np.float32)
-    for k in range(len(s)):
+    for k in np.flatnonzero(s > ROUNDING * s[0]):
         u, v = U[:, k], Vt[k]
         sides = [(np.maximum(sign * u, 0), np.maximum(sign * v, 0)) for sign in (1, -1)]
         u, v = max(sides, key=lambda side: float(np.linalg.norm(side[0]) * np.linalg.norm(side[1])))

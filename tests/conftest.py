@@ -1,5 +1,6 @@
 """Small named data, and the ways of running that every result must be the same for."""
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from PIL import Image
 from data_prep import store
 from data_prep.arrays import write_matrix
 
+SOAK = bool(os.environ.get("NMF_BATCH_SOAK"))
+"""Whether the long forms are asked for: `make soak`."""
 DATA = Path(__file__).parents[2] / "shared" / "data"
 
 

@@ -1,96 +1,170 @@
-"""Kills a run at its k-th file operation, for every k, and compares what the same call makes of it afterwards.
+"""Harms a job at its k-th file operation, for every k, and compares what the same call makes of it afterwards.
 
-    python -m tests.killed PREPARED-STORE COPY STEP
+    python -m tests.killed run|prep kill|tear|fail FROM COPY STEP
 
 A process that has everything imported forks a child for each k, which counts the file operations below the copy
-through an audit hook and kills itself. Another child then makes the same call and says what it got.
+through an audit hook. There the child is killed (kill); killed after all that was written and not yet synced is cut in
+half, as by a machine that goes down (tear); or told that the disk is full (fail). Another child looks at what readers
+see, and a third makes the same call and says what it got.
 """
 
+import errno
 import hashlib
 import os
 import shutil
 import signal
 import sys
+import traceback
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import dask.array  # noqa: F401  # before the forks, none of which should take the time
 
+from data_prep import store
+from data_prep.decode import Decoding
+from data_prep.images import ARRAYS, Options, prepare
 from pipeline import factorize, open_factors
 from pipeline.checkpoints import Every
 
 WATCHED = {"open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.link", "shutil.rmtree"}
+WRITING = os.O_WRONLY | os.O_RDWR
 
 
-def job(path: Path) -> None:
-    factorize(path, 4, max_iter=6, tol=0, checkpoint_every=Every(iterations=2))
+class Run:
+    """A factorization, continued from one that is complete."""
+
+    def __init__(self, prepared: Path) -> None:
+        self.prepared = prepared
+
+    def reset(self, copy: Path) -> None:
+        shutil.rmtree(copy, ignore_errors=True)
+        shutil.copytree(self.prepared, copy)
+
+    def work(self, copy: Path) -> None:
+        factorize(copy, 4, max_iter=6, tol=0, checkpoint_every=Every(iterations=2))
+
+    def digest(self, copy: Path) -> bytes:
+        factors = open_factors(copy, "d4")
+        content = (factors.W.compute().tobytes(), factors.H.compute().tobytes(), factors.loss.tobytes())
+        return hashlib.sha256(b"".join(content)).digest()
 
 
-def digest(path: Path) -> bytes:
-    factors = open_factors(path, "d4")
-    content = (factors.W.compute().tobytes(), factors.H.compute().tobytes(), factors.loss.tobytes())
-    return hashlib.sha256(b"".join(content)).digest()
+class Prep:
+    """A preparation of images."""
+
+    def __init__(self, images: Path) -> None:
+        self.images = images
+        store.CHUNK_NBYTES = 8 * 30  # eight images a chunk
+
+    def reset(self, copy: Path) -> None:
+        shutil.rmtree(copy, ignore_errors=True)
+
+    def work(self, copy: Path) -> None:
+        with ThreadPoolExecutor(1) as thread:
+            prepare([self.images], copy, Options(decoding=Decoding()), thread)
+
+    def digest(self, copy: Path) -> bytes:
+        try:
+            found = store.open_matrix(copy).attributes["digest"]
+        except store.BadInput as error:
+            return b"not there" if "make one" in str(error) or "unfinished" in str(error) else str(error).encode()
+        arrays = [store.open_array(copy, name)[...].tobytes() for name in ARRAYS if name != "image"]
+        names = "\n".join(store.read_array(copy, "image")).encode()
+        return hashlib.sha256(b"".join([found.encode(), names, *arrays])).digest()
 
 
-def kill_at(k: int, path: Path) -> None:
-    seen = 0
+def watch(path: Path, k: int, harm: Callable[[set[str]], None]) -> list[int]:
+    """Do harm at the k-th file operation below a path; returns a list whose only number counts them."""
+    seen, unsynced, synced = [0], set[str](), os.fsync
 
     def hook(event: str, arguments: tuple[object, ...]) -> None:
-        nonlocal seen
-        if event in WATCHED and str(arguments[0]).startswith(str(path)):
-            seen += 1
-            if seen == k:
-                os.kill(os.getpid(), signal.SIGKILL)
+        if event not in WATCHED or not str(arguments[0]).startswith(str(path)):
+            return
+        seen[0] += 1
+        if seen[0] == k:
+            harm(unsynced)
+        if event == "open" and int(str(arguments[2])) & WRITING:
+            unsynced.add(str(arguments[0]))
+        if event == "os.rename" and str(arguments[0]) in unsynced:
+            unsynced.remove(str(arguments[0]))
+            unsynced.add(str(arguments[1]))
 
+    def fsync(descriptor: int) -> None:
+        synced(descriptor)
+        unsynced.discard(os.readlink(f"/proc/self/fd/{descriptor}"))
+
+    os.fsync = fsync
     sys.addaudithook(hook)
+    return seen
 
 
-def in_child(work) -> tuple[bytes, bool]:
-    """Result of a function in a fork, and whether it came to its end."""
+def kill(unsynced: set[str]) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def tear(unsynced: set[str]) -> None:
+    for path in unsynced:
+        if os.path.exists(path):
+            os.truncate(path, os.path.getsize(path) // 2)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def fail(unsynced: set[str]) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+HARMS = {"kill": kill, "tear": tear, "fail": fail}
+
+
+def in_child(work: Callable[[], bytes]) -> bytes:
+    """Result of a function in a fork; nothing where that was killed."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
         try:
-            os.write(writing, work() or b"-")
+            os.write(writing, work())
+        except BaseException:
+            traceback.print_exc()
         finally:
             os._exit(0)
     os.close(writing)
     with os.fdopen(reading, "rb") as pipe:
         answer = pipe.read()
-    _, status = os.waitpid(child, 0)
-    return answer, not os.WIFSIGNALED(status)
+    os.waitpid(child, 0)
+    return answer
 
 
-def main(prepared: Path, copy: Path, step: int) -> None:
-    def fresh() -> None:
-        shutil.rmtree(copy, ignore_errors=True)
-        shutil.copytree(prepared, copy)
-
+def main(job: Run | Prep, harm: Callable[[set[str]], None], copy: Path, step: int) -> None:
     def finish() -> bytes:
-        job(copy)
-        return digest(copy)
+        job.work(copy)
+        return job.digest(copy)
 
-    fresh()
-    before, _ = in_child(lambda: digest(copy))
-    expected, _ = in_child(finish)
+    def harmed(k: int) -> bytes:
+        seen = watch(copy, k, harm)
+        with suppress(OSError, RuntimeError):
+            job.work(copy)
+        return b"harmed" if seen[0] >= k else b"came to its end"
+
+    job.reset(copy)
+    before = in_child(lambda: job.digest(copy)) if isinstance(job, Run) else b"not there"
+    expected = in_child(finish)
     points = wrong = 0
     k = 1
     while True:
-        fresh()
-
-        def killed(k: int = k) -> None:
-            kill_at(k, copy)
-            job(copy)
-
-        _, ended = in_child(killed)
-        if ended:
+        job.reset(copy)
+        if in_child(lambda k=k: harmed(k)) == b"came to its end":
             break
-        seen, _ = in_child(lambda: digest(copy))
-        after, _ = in_child(finish)
+        seen, after = in_child(lambda: job.digest(copy)), in_child(finish)
         points += 1
-        wrong += (seen not in (before, expected)) + (after != expected)
+        if seen not in (before, expected) or after != expected:
+            wrong += 1
+            print(f"harmed at {k}: readers saw {seen!r}, then it made {after!r} of {expected!r}", file=sys.stderr)
         k += step
     print(points, wrong)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))
+    jobs = {"run": Run, "prep": Prep}
+    main(jobs[sys.argv[1]](Path(sys.argv[3])), HARMS[sys.argv[2]], Path(sys.argv[4]), int(sys.argv[5]))

@@ -12,7 +12,7 @@ import click
 
 PASSING = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EAGAIN, errno.ETIMEDOUT, errno.ESTALE}
 """Errors of the system that may be gone when the same command is run again."""
-COMMANDS = ("prep", "plan", "run", "info", "demo")
+COMMANDS = ("prep", "plan", "run", "info", "verify", "repair", "demo")
 EXIT_CODES = """\b
 Exit codes:
     0  done, or nothing to do
@@ -128,8 +128,7 @@ def _run() -> int:
         click.echo(f"nmf-batch: {error}", err=True)
         return next(code for kind, code in codes.items() if isinstance(error, kind))
     except OSError as error:
-        click.echo(
-            f"nmf-batch: {error.strerror or error}: {error.filename or ''}; what was complete is as it was", err=True
-        )
+        where = f": {error.filename}" if error.filename else ""
+        click.echo(f"nmf-batch: {error.strerror or error}{where}; what was complete is as it was", err=True)
         return 75 if error.errno in PASSING else 4
     return result if isinstance(result, int) else 0

@@ -74,6 +74,13 @@ as_json: Decorator = click.option(
 )
 
 
+source: Decorator = click.option(
+    "--source",
+    "sources",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Where the images came from: a folder, an archive, an image. Can be given several times, as to `prep`.",
+)
 DEFAULTS = {field.name: field.default for field in fields(NMFConfig) if field.default is not MISSING}
 REQUEST: tuple[Decorator, ...] = (
     zarr,

@@ -1,0 +1,214 @@
+"""Whatever happens to a file of a store: nothing wrong is read, it is named, and what came from images is mended."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data_prep import store
+from data_prep.arrays import write_matrix
+from data_prep.decode import Decoding
+from data_prep.images import Options, prepare
+from data_prep.repair import repair
+from data_prep.verify import verify
+from pipeline import factorize, open_factors
+from pipeline.factors import groups
+from tests.conftest import SOAK, save_faces
+
+
+def flip(file: Path, rng: np.random.Generator) -> None:
+    content = bytearray(file.read_bytes())
+    content[rng.integers(len(content))] ^= 1 << rng.integers(8)
+    file.write_bytes(content)
+
+
+def truncate(file: Path, rng: np.random.Generator) -> None:
+    os.truncate(file, rng.integers(1, file.stat().st_size))
+
+
+def empty(file: Path, rng: np.random.Generator) -> None:
+    os.truncate(file, 0)
+
+
+def delete(file: Path, rng: np.random.Generator) -> None:
+    file.unlink()
+
+
+HARMS = (flip, truncate, empty, delete)
+
+
+@pytest.fixture
+def made(tmp_path, rng, monkeypatch):
+    """A store of 30 faces in 4 chunks, one of them unreadable, and a factorization of it."""
+    monkeypatch.setattr(store, "CHUNK_NBYTES", 8 * 30)
+    save_faces(tmp_path / "images", rng)
+    (tmp_path / "images" / "04.png").write_bytes(b"no image")
+    with ThreadPoolExecutor(1) as thread:
+        prepare([tmp_path / "images"], tmp_path / "f.zarr", Options(decoding=Decoding(), max_skip=0.1), thread)
+    factorize(tmp_path / "f.zarr", 4, max_iter=3)
+    return tmp_path / "f.zarr"
+
+
+def some(path: Path, harm) -> list[str]:
+    """Every fourth file of a store, for each harm others; in the long form each, and more often where chance decides."""
+    if SOAK:
+        return files(path) * (10 if harm in (flip, truncate) else 1)
+    return files(path)[HARMS.index(harm) :: 4]
+
+
+def files(path: Path) -> list[str]:
+    return sorted(str(file.relative_to(path)) for file in path.rglob("*") if file.is_file())
+
+
+def everything(path: Path) -> list[bytes]:
+    """All that a reader can ask for."""
+    matrix = store.open_matrix(path)
+    checksums = store.read_checksums(matrix)
+    A = store.open_array(path, "A")
+    sample = store.open_array(path, "sample")
+    factors = open_factors(path, "d4")
+    return [
+        *(store.read_chunk(A, 0, k, checksum=int(checksum)).tobytes() for k, checksum in enumerate(checksums)),
+        "\n".join(store.read_array(path, "image")).encode(),
+        *(store.read_array(path, name).tobytes() for name in ("ok", "sample_column")),
+        *(store.read_chunk(sample, 0, k).tobytes() for k in range(sample.cdata_shape[1])),
+        *(X.compute().tobytes() for X in (factors.W, factors.H)),
+        repr(factors.iterations).encode(),
+    ]
+
+
+def attempt(path: Path, whole: list[bytes]) -> str:
+    try:
+        return "the same" if everything(path) == whole else "something else"
+    except store.BadInput as error:
+        return str(error)
+
+
+def harmed(made: Path, name: str, harm, rng) -> Path:
+    """A copy of a store, with one file that is no more what it was."""
+    copy = made.parent / "copy.zarr"
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(made, copy)
+    harm(copy / name, rng)
+    return copy
+
+
+def damages(path: Path):
+    home = store.folder(path)
+    with ThreadPoolExecutor(2) as threads:
+        return verify([home, *groups(home)], threads)
+
+
+@pytest.mark.parametrize("harm", HARMS)
+def test_no_harm_to_a_file_is_read_as_a_result(made, rng, harm):
+    whole = everything(made)
+    for name in some(made, harm):
+        copy = harmed(made, name, harm, rng)
+        said = attempt(copy, whole)
+        assert said == "the same" or str(copy / name) in said, (name, said)
+
+
+@pytest.mark.parametrize("harm", HARMS)
+def test_verify_names_each_harmed_file_and_repair_mends_what_came_from_images(made, rng, harm):
+    assert damages(made) == []
+    for name in some(made, harm):
+        copy = harmed(made, name, harm, rng)
+        found = damages(copy)
+        assert str(copy / name) in [damage.file for damage in found], name
+        mended = repair(store.folder(copy), found, [made.parent / "images"])
+        of_a_group = not (made / name).parent.joinpath("c").exists() and "/c/" not in name
+        lost = of_a_group or (name.startswith("nmf") and "/c/" in name)
+        assert [bool(one.why_not) for one in mended] == [lost] * len(mended), (name, mended)
+        assert lost or (copy / name).read_bytes() == (made / name).read_bytes()
+
+
+def test_chunks_that_changed_places_are_found(made):
+    revision = open_factors(made, "d4").path.path
+    one, other = (revision / "H" / "c" / "0" / str(k) for k in range(2))
+    content = one.read_bytes()
+    one.write_bytes(other.read_bytes())
+    other.write_bytes(content)
+    assert {damage.array for damage in damages(made)} == {"H"}
+    A = made / "A" / "c" / "0"
+    shutil.copy(A / "0", A / "1")
+    (found,) = [damage for damage in damages(made) if damage.array == "A"]
+    assert (found.file, found.columns) == (str(A / "1"), range(8, 16))
+
+
+def test_several_damages_are_mended_together(made):
+    before = {name: (made / name).read_bytes() for name in files(made)}
+    for name in (
+        "A/c/0/0",
+        "A/c/0/3",
+        "image/c/0",
+        "ok/zarr.json",
+        "checksum/c/0",
+        "sample/c/0/1",
+        "sample_column/c/0",
+    ):
+        (made / name).unlink()
+    assert {one.why_not for one in repair(store.folder(made), damages(made), [made.parent / "images"])} == {""}
+    assert {name: (made / name).read_bytes() for name in files(made)} == before
+
+
+def test_what_follows_from_a_needs_no_images(planted):
+    for name in ("checksum", "sample_column", "sample", "ok"):
+        shutil.rmtree(planted / name / "c")
+    assert {one.why_not for one in repair(store.folder(planted), damages(planted), [])} == {""}
+    assert damages(planted) == []
+
+
+def test_images_that_changed_mend_nothing(made, rng):
+    (made / "A" / "c" / "0" / "1").unlink()
+    save_faces(made.parent / "images", rng)
+    (one,) = repair(store.folder(made), damages(made), [made.parent / "images"])
+    assert "changed" in one.why_not
+    assert not (made / "A" / "c" / "0" / "1").exists()
+
+
+def test_images_that_are_gone_are_named(made):
+    (made / "A" / "c" / "0" / "0").unlink()
+    (made.parent / "images" / "01.png").unlink()
+    (one,) = repair(store.folder(made), damages(made), [made.parent / "images"])
+    assert one.why_not == "the sources have no 01.png"
+
+
+def nmf_batch(*arguments):
+    command = [sys.executable, "-c", "from pipeline.commands import main; main()", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def test_the_commands_find_and_mend(made):
+    (made / "A" / "c" / "0" / "2").write_bytes(b"short")
+    failed = nmf_batch("run", "--zarr", made, "-d", "3")
+    assert failed.returncode == 4
+    assert f"{made}/A/c/0/2 is damaged" in failed.stderr
+    assert "columns 16 to 23" in failed.stderr
+    verified = nmf_batch("verify", "--zarr", made)
+    assert (verified.returncode, verified.stdout.count("\n")) == (4, 1)
+    assert "8 in all" in verified.stdout
+    (line, last) = map(json.loads, nmf_batch("verify", "--zarr", made, "--json").stdout.splitlines())
+    assert (len(line["images"]), last["damaged"]) == (8, 1)
+    mended = nmf_batch("repair", "--zarr", made, "--source", made.parent / "images")
+    assert (mended.returncode, mended.stdout.strip()[-6:]) == (0, "mended")
+    assert nmf_batch("verify", "--zarr", made).stdout == f"{made}: everything is as it was written\n"
+
+
+def test_verify_says_of_an_unfinished_store_what_to_do(tmp_path):
+    store.begin(store.folder(tmp_path / "f.zarr"), expendable=())
+    shown = nmf_batch("verify", "--zarr", tmp_path / "f.zarr")
+    assert (shown.returncode, "run the same `nmf-batch prep` again" in shown.stderr) == (4, True)
+
+
+def test_a_sample_of_a_matrix_is_drawn_again_as_it_was(tmp_path, rng):
+    write_matrix(tmp_path / "a.zarr", rng.random((40, 300)))
+    before = (tmp_path / "a.zarr" / "sample" / "c" / "0" / "0").read_bytes()
+    shutil.rmtree(tmp_path / "a.zarr" / "sample")
+    repair(store.folder(tmp_path / "a.zarr"), damages(tmp_path / "a.zarr"), [])
+    assert (tmp_path / "a.zarr" / "sample" / "c" / "0" / "0").read_bytes() == before
