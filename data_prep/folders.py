@@ -69,6 +69,9 @@ class Folder(Protocol):
     def put_on_disk(self) -> None:
         """Make sure that all in it survives a crash."""
 
+    def free_nbytes(self) -> int | None:
+        """Bytes that can still be written there; None where nobody says."""
+
 
 Where = str | os.PathLike[str] | Folder
 """A path, an address, or a folder, which has one of them."""
@@ -187,6 +190,11 @@ class LocalFolder:
                     sync_path(Path(found, name))
             sync_path(Path(found))
         sync_path(self.path.parent)
+
+    def free_nbytes(self) -> int | None:
+        """Bytes that can still be written on its disk."""
+        there = next(path for path in (self.path, *self.path.parents) if path.exists())
+        return shutil.disk_usage(there).free
 
 
 def sync_path(path: Path) -> None:

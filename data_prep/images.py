@@ -4,6 +4,7 @@ One task a chunk: it reads and decodes the chunk's images, writes their columns,
 so memory does not grow with the collection. What is published last makes all of it visible at once.
 """
 
+import errno
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -180,6 +181,7 @@ def _begin(
     if attributes.get("attempt") == attempt:
         return version
     m = int(np.prod(image_shape))
+    _check_disk(path, m * (n + min(n, sample_size(m, 1))) if codec == "none" else 0)
     store.begin(path, expendable=ARRAYS)
     store.create_array(
         path,
@@ -195,6 +197,16 @@ def _begin(
     path.put_on_disk()
     store.publish(path, {**store.group_attributes(path), "attempt": attempt})
     return store.attributes_and_version(path)[1]
+
+
+def _check_disk(path: Folder, nbytes: int) -> None:
+    free = path.free_nbytes()
+    if free is not None and free < nbytes:
+        raise OSError(
+            errno.ENOSPC,
+            f"A and its sample need {nbytes:,} bytes, but {free:,} are free; make room",
+            str(path),
+        )
 
 
 def _chunks(

@@ -101,6 +101,10 @@ class RemoteFolder:
     def put_on_disk(self) -> None:
         """What a put has answered is durable."""
 
+    def free_nbytes(self) -> int | None:
+        """Object stores do not say."""
+        return None
+
     def read_versioned(self, name: str) -> tuple[bytes | None, str | None]:
         """Content of an object and a name for just this version of it; nothing of both where there is none."""
         bucket = _bucket(self.url)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from data_prep import store
 from data_prep.folders import ASIDE, Folder, Where, folder
+from data_prep.lock import HeldError
 from data_prep.store import StoredMatrix
 from pipeline import engine
 from pipeline.blocks import write_blocks
@@ -205,7 +206,11 @@ def publish_revision(
         raise
     pointers.pop("resume", None)
     pointers["current" if finished.complete else "resume"] = revision.name
-    store.switch(group, pointers, version)  # where this fails it may have been done: the revision stays
+    try:
+        store.switch(group, pointers, version)  # where it fails otherwise it may have been done: the revision stays
+    except HeldError:
+        revision.remove()
+        raise
     _clean(group, {in_use, pointers.get("current"), pointers.get("resume")})
     return Factors(revision, _told(attributes))
 

@@ -43,7 +43,7 @@ class Plan:
     stores_H: bool
     """Whether tasks write their part of H after every pass and read it in the next, since it would not fit."""
     disk_nbytes: int
-    """What the result takes in the store, with what is kept there on the way."""
+    """What the result takes in the store, with the checkpoint before it and what is kept there on the way."""
 
     def bytes_read(self, nbytes: int, passes: int) -> int:
         """Bytes of A that so many passes read: all of it once, and then what is not cached."""
@@ -88,11 +88,13 @@ def make_plan(matrix: StoredMatrix, d: int, memory_nbytes: int | None = None) ->
             f"a worker with {place.threads} threads needs {_mib(needed)} for A of {matrix.shape[0]} rows at d = {d}, "
             f"but may use {_mib(budget)}; give --memory {_mib(needed).replace(' ', '')} or more, or a smaller -d"
         )
+    result = 4 * d * sum(matrix.shape)
+    scratch = 0 if place.in_process and not stores_H else 2 * 4 * d * matrix.shape[1]
+    _check_disk(matrix, result + scratch)
     largest = max(len(part) for part in parts) * _chunk_nbytes(matrix)
     spare = 0 if place.in_process else 1  # a cached partition that Dask hands to an idle worker is there twice
     n_cached = min(len(parts), place.workers * max(0, (budget - needed) // largest - spare))
     cached = (-(-n_cached // place.workers) + (spare if n_cached else 0)) * largest
-    m, n = matrix.shape
     return Plan(
         partitions=parts,
         n_cached=n_cached,
@@ -100,8 +102,18 @@ def make_plan(matrix: StoredMatrix, d: int, memory_nbytes: int | None = None) ->
         worker_nbytes=needed + min(cached, matrix.nbytes),
         driver_nbytes=needed + min(cached, matrix.nbytes) if place.in_process else MEMBER_NBYTES + driver,
         stores_H=stores_H,
-        disk_nbytes=4 * d * (m + n) + (0 if place.in_process and not stores_H else 2 * 4 * d * n),
+        disk_nbytes=2 * result + scratch,
     )
+
+
+def _check_disk(matrix: StoredMatrix, nbytes: int) -> None:
+    """Raise RefusedPlan where not even the result has room; that a checkpoint has none is survived when it happens."""
+    free = matrix.path.free_nbytes()
+    if free is not None and free < nbytes:
+        raise RefusedPlan(
+            f"the result and what leads to it need {nbytes:,} bytes on the disk of {matrix.path}, but {free:,} are "
+            f"free; make room there, or choose a smaller -d"
+        )
 
 
 def check_rank(matrix: StoredMatrix, d: int) -> None:

@@ -9,8 +9,10 @@ import pytest
 
 from data_prep import store
 from data_prep.arrays import write_matrix
+from data_prep.folders import folder
 from data_prep.lock import HeldError
 from pipeline import factorize, open_factors
+from pipeline.factors import Finished, publish_revision
 from pipeline.job import ParametersDiffer
 from pipeline.loop import Stop
 from pipeline.plan import RefusedPlan
@@ -157,6 +159,19 @@ class TestInThisThread:
         shutil.copytree(tmp_path / "other.zarr" / "checksum", planted / "checksum")
         with pytest.raises(store.BadInput, match="fingerprint of the store do not agree"):
             factorize(planted, 4)
+
+    def test_what_somebody_else_published_meanwhile_stays(self, planted):
+        """As after a lock that did not hold: the pointer is switched from the version that was read, or not at all."""
+        first = factorize(planted, 4, max_iter=2).factors
+        matrix, pointers = store.open_matrix(planted), folder(planted) / "nmf" / "d4"
+        theirs = {"current": first.path.name, "note": "theirs"}
+        finished = Finished(
+            W=first.W.compute(), H=[], iterations=first.iterations, attributes=first.attributes, complete=True
+        )
+        with pytest.raises(HeldError, match="another process has published"):
+            publish_revision(matrix, "d4", finished, still_ours=lambda: store.publish(pointers, theirs))
+        assert store.group_attributes(pointers)["note"] == "theirs"
+        assert open_factors(planted, "d4").path == first.path
 
     def test_a_dead_attempt_is_cleaned_up_and_counts_for_nothing(self, planted):
         for max_iter in (1, 2):

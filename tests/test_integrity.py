@@ -56,7 +56,7 @@ def made(tmp_path, rng, monkeypatch):
 
 
 def some(path: Path, harm) -> list[str]:
-    """Every fourth file of a store, for each harm others; in the long form each, and more often where chance decides."""
+    """Every fourth file of a store, for each harm others; in the long form each, more often where chance decides."""
     if SOAK:
         return files(path) * (10 if harm in (flip, truncate) else 1)
     return files(path)[HARMS.index(harm) :: 4]

@@ -11,6 +11,7 @@ import pytest
 
 from data_prep import store
 from data_prep.arrays import write_matrix
+from data_prep.folders import LocalFolder
 from pipeline import engine, plan
 from pipeline.plan import RefusedPlan, make_plan
 
@@ -73,12 +74,24 @@ def test_what_cannot_fit_is_refused_with_what_would(large):
     assert make_plan(store.open_matrix(large), 60, enough * MEBI).n_cached == 0
 
 
+def test_what_does_not_fit_the_disk_is_refused_with_the_numbers(planted, monkeypatch):
+    monkeypatch.setattr(LocalFolder, "free_nbytes", lambda self: 5000)
+    with pytest.raises(RefusedPlan, match=r"need 5,440 bytes on the disk of .* but 5,000 are free; make room"):
+        make_plan(store.open_matrix(planted), 4)
+
+
 @pytest.mark.parametrize("times", [1, 4, 16])
 def test_a_streamed_plan_grows_with_n_by_h_alone(large, times):
     matrix = store.open_matrix(large)
     grown = type(matrix)(**{**vars(matrix), "shape": (6000, times * 30_000)})
     one, many = (make_plan(m, 60, 2**40).worker_nbytes - m.nbytes for m in (matrix, grown))
     assert many - one == 2 * 4 * 60 * (times - 1) * 30_000
+
+
+def test_what_does_not_fit_the_disk_is_refused_with_the_numbers(planted, monkeypatch):
+    monkeypatch.setattr(LocalFolder, "free_nbytes", lambda self: 5000)
+    with pytest.raises(RefusedPlan, match=r"need 5,440 bytes on the disk of .* but 5,000 are free; make room"):
+        make_plan(store.open_matrix(planted), 4)
 
 
 @pytest.mark.parametrize("times", [16, 64, 256])

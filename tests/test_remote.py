@@ -202,6 +202,14 @@ def test_what_somebody_else_replaced_is_not_replaced(bucket, where):
     assert place.read("pointer") == b"2"
 
 
+def test_a_replacement_whose_answer_got_lost_counts_as_done(bucket):
+    """The client asks again, and is told that the version it would replace is not there any more."""
+    place = folder("s3://bucket/x")
+    first = place.replace_version("pointer", b"1", None)
+    second = place.replace_version("pointer", b"2", first)
+    assert place.replace_version("pointer", b"2", first) == second
+
+
 def test_what_somebody_removed_is_changed_too(credentials, monkeypatch):
     """S3 answers so; the local server makes the object anew."""
 
