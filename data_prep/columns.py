@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
 
 from data_prep import store
@@ -88,7 +87,7 @@ def decode_all(
     return rows, ok, unreadable
 
 
-def _recorded(chunk: Chunk, A: zarr.Array[Any]) -> ChunkResult | None:
+def _recorded(chunk: Chunk, A: Any) -> ChunkResult | None:
     """Return what an interrupted attempt recorded of a chunk, where the chunk itself is there, whole."""
     content = (chunk.path / RECORDS).read(f"{chunk.number}.json")
     if content is None:

@@ -88,12 +88,6 @@ def test_a_streamed_plan_grows_with_n_by_h_alone(large, times):
     assert many - one == 2 * 4 * 60 * (times - 1) * 30_000
 
 
-def test_what_does_not_fit_the_disk_is_refused_with_the_numbers(planted, monkeypatch):
-    monkeypatch.setattr(LocalFolder, "free_nbytes", lambda self: 5000)
-    with pytest.raises(RefusedPlan, match=r"need 5,440 bytes on the disk of .* but 5,000 are free; make room"):
-        make_plan(store.open_matrix(planted), 4)
-
-
 @pytest.mark.parametrize("times", [16, 64, 256])
 def test_a_plan_within_a_budget_does_not_grow_with_n(large, times):
     """H goes to the store once it would take more than a quarter of the memory."""
