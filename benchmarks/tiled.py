@@ -49,15 +49,9 @@ def main(path: Path, times: int, out: Path, seed: int) -> None:
     store.write_array(home, "ok", ok, ("image",))
     store.write_array(home, "checksum", checksum, ("chunk",))
     write_sample(home, ok, {})
-    store.publish(
-        out,
-        {
-            **source.attributes,
-            "norm_squared": sum_of_squares / 255**2,
-            "n_ok": shape[1],
-            "fingerprint": store.fingerprint(shape, checksum),
-        },
-    )
+    norm_squared = sum_of_squares / 255**2
+    about = store.complete(home, "images", checksums=checksum, ok=ok, norm_squared=norm_squared, arrays=ARRAYS)
+    store.publish(out, {**source.attributes, **about})
 
 
 if __name__ == "__main__":

@@ -29,6 +29,20 @@ Dask's own limit is 5 minutes, looked at every 5 minutes: a frozen worker held a
 says something twice a second all the same, from another thread than its tasks', so that a minute is no risk to it.
 """
 
+DEAF = """
+import signal
+for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+    signal.signal(number, signal.SIG_IGN)
+"""
+"""What worker processes of this machine load: Ctrl-C, and signals of batch systems, reach the whole process group, but
+are this process's to answer. It needs its workers to end the iteration, and they end with it."""
+
+KEPT = "1000 days"
+"""When a lost worker process of this machine is given up: never, since its nanny starts another.
+
+Dask looks 15 s after a loss; where the worker is just not there (lost again, or slow to start) it ends the nanny too.
+"""
+
 
 class SchedulerUnreachable(ConnectionError):
     """No scheduler or no worker answers: the command ends with exit code 75, and can be run again."""
@@ -114,8 +128,10 @@ def _client(
         "host": LOOPBACK,
         "dashboard_address": f"{LOOPBACK}:0",
         "scheduler_kwargs": {"worker_ttl": SILENCE_S},
+        "preload": [DEAF],
     }
     environment = {**dask.config.get("distributed.nanny.pre-spawn-environ"), **ALLOCATION}
+    stack.enter_context(dask.config.set({"distributed.deploy.lost-worker-timeout": KEPT}))
     with dask.config.set({"distributed.nanny.pre-spawn-environ": environment}):
         return _start(stack, "distributed.LocalCluster", local, None)
 

@@ -54,19 +54,8 @@ def write_matrix(path: Where, A: NDArray[np.floating] | NDArray[np.integer]) -> 
     store.write_array(home, "checksum", checksum, ("chunk",))
     write_sample(home, ok, {})
     home.put_on_disk()
-    store.publish(
-        home,
-        {
-            "format": store.FORMAT,
-            "status": "complete",
-            "kind": "matrix",
-            "shape": [m, n],
-            "norm_squared": norm_squared,
-            "n_ok": n,
-            "fingerprint": store.fingerprint((m, n), checksum),
-            "digests": {name: store.digest(home, name) for name in ARRAYS},
-        },
-    )
+    about = store.complete(home, "matrix", checksums=checksum, ok=ok, norm_squared=norm_squared, arrays=ARRAYS)
+    store.publish(home, about)
 
 
 def _squares(block: NDArray[np.number], first: int) -> float:

@@ -14,6 +14,7 @@ from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.storage import LocalStore, MemoryStore
 
+from data_prep.folders import Folder, LocalFolder
 from data_prep.groups import BadInput
 
 
@@ -29,7 +30,7 @@ class Damaged(BadInput):
         self.file, self.what, self.columns = file, what, columns
 
 
-def read_chunk(array: zarr.Array[Any], *index: int, checksum: int | None = None) -> NDArray[Any]:
+def read_chunk(array: zarr.Array[Any], *index: int, checksum: int | None = None, n: int | None = None) -> NDArray[Any]:
     """Read one chunk in one request, cut to the array's shape; the result cannot be written to.
 
     A chunk that does not exist would read as zeros, a damaged one as an error without its name, and one of another
@@ -43,6 +44,8 @@ def read_chunk(array: zarr.Array[Any], *index: int, checksum: int | None = None)
         Of the chunk.
     checksum
         What the crc32c that ends the stored bytes must be, where that is known.
+    n
+        Columns that the reader knows of; later ones, which an append has added since, are left out.
     """
     key = array.metadata.encode_chunk_key(index)
     stored = _stored(array, key)
@@ -52,9 +55,16 @@ def read_chunk(array: zarr.Array[Any], *index: int, checksum: int | None = None)
         values = _decoded(array, index, key, stored)
     except (ValueError, RuntimeError, TypeError, EOFError) as error:
         raise _damage(array, index, f"is damaged ({error})") from error
-    if checksum is not None and last_four(stored) != checksum:
+    if n is not None:
+        values = values[..., : n - index[-1] * array.chunks[-1]]
+    if checksum is not None and last_four(stored) != checksum and not _extends(array, index, values, checksum):
         raise _damage(array, index, "is not the chunk that was prepared")
     return values
+
+
+def _extends(array: zarr.Array[Any], index: tuple[int, ...], values: NDArray[Any], checksum: int) -> bool:
+    """Whether a chunk is one of that checksum to which an append has added columns."""
+    return values.shape[-1] < array.chunks[-1] and last_four(encode_chunk(array, index, values)) == checksum
 
 
 def columns_of(array: zarr.Array[Any], index: Sequence[int]) -> range | None:
@@ -102,20 +112,39 @@ def stored_checksum(array: zarr.Array[Any], *index: int) -> int:
 
 
 def encode_chunk(array: zarr.Array[Any], index: Sequence[int], values: NDArray[Any]) -> bytes:
-    """Bytes that a chunk of an array is stored as, with its checksum at the end; nothing is written."""
+    """Bytes that a chunk which begins with these values is stored as, with its checksum; nothing is written."""
     key = array.metadata.encode_chunk_key(tuple(index))
     prototype = default_buffer_prototype()
     alone = MemoryStore(dict(array.metadata.to_buffer_dict(prototype)))
-    zarr.open_array(alone, mode="r+").with_config({"write_empty_chunks": True})[_span(array, index)] = values
+    span = tuple(slice(i * c, i * c + length) for i, c, length in zip(index, array.chunks, values.shape, strict=True))
+    zarr.open_array(alone, mode="r+").with_config({"write_empty_chunks": True})[span] = values
     encoded = sync(alone.get(key, prototype))
     assert encoded is not None
     return encoded.to_bytes()
 
 
 def put_chunk(array: zarr.Array[Any], index: Sequence[int], encoded: bytes) -> None:
-    """Replace a chunk by such bytes, in one step."""
+    """Replace a chunk by such bytes, in one step that survives a crash: there may be columns in it that are in use."""
     key = array.metadata.encode_chunk_key(tuple(index))
-    sync((array.store_path / key).set(default_buffer_prototype().buffer.from_bytes(encoded)))
+    home = array.store_path.store
+    if isinstance(home, LocalStore):
+        file = Path(home.root, array.store_path.path, key)
+        LocalFolder(file.parent).make()
+        LocalFolder(file.parent).replace(file.name, encoded)
+    else:
+        sync((array.store_path / key).set(default_buffer_prototype().buffer.from_bytes(encoded)))
+
+
+def resize(path: Folder, array: zarr.Array[Any], length: int) -> None:
+    """Make the last dimension of an array so long, in one step; then chunks beyond it are removed.
+
+    Zarr's own way replaces the metadata without a sync, so they could be lost, and with them all that is in the array.
+    """
+    before, after = array.metadata, array.metadata.update_shape((*array.shape[:-1], length))
+    path.replace("zarr.json", after.to_buffer_dict(default_buffer_prototype())["zarr.json"].to_bytes())
+    for k in range(-(-length // array.chunks[-1]), array.cdata_shape[-1]):
+        index = (*(0 for _ in array.shape[:-1]), k)
+        sync((array.store_path / before.encode_chunk_key(index)).delete())
 
 
 def last_four(stored: bytes) -> int:

@@ -146,7 +146,7 @@ class LocalFolder:
 
     def replace(self, name: str, content: bytes) -> None:
         """Write aside, sync, rename, sync."""
-        aside = self.path / f"{ASIDE}{uuid.uuid4().hex}"
+        aside = self.path / f"{ASIDE}{uuid.uuid4().hex}{HALF}"
         with aside.open("wb") as file:
             file.write(content)
             file.flush()

@@ -8,26 +8,33 @@ import errno
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from concurrent.futures import Executor
 from dataclasses import asdict, dataclass
-from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from data_prep import store
-from data_prep.columns import RECORDS, Chunk, ChunkResult, Unreadable, write_chunk
+from data_prep.append import Tasks, append, since
+from data_prep.columns import (
+    RECORDS,
+    ChunkResult,
+    Progress,
+    Unreadable,
+    attempt_of,
+    check_share,
+    chunks_of,
+    write_chunks,
+)
 from data_prep.decode import Decoding, Mode, decode, mode_of
 from data_prep.folders import Folder, Where, folder
 from data_prep.lock import only_writer
-from data_prep.sample import sample_columns, sample_size, write_sample
+from data_prep.sample import sample_size, write_sample
 from data_prep.sources import Listing, SourceFile, digest, list_sources, printable, read_bytes
 
 ARRAYS = ("A", "image", "ok", "checksum", "sample", "sample_column")
 MAX_SKIP = 0.01
-AHEAD = 64
-"""Tasks that are handed out before others are done."""
 
 
 class StoreDiffers(ValueError):
@@ -46,8 +53,8 @@ class Prepared:
     unreadable: Sequence[Unreadable]
     not_images: Sequence[str]
     """Files passed over: their names do not promise an image."""
-    new: bool
-    """False where the store held all of this already."""
+    n_new: int
+    """Images that were not in the store before."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,14 +67,6 @@ class Options:
     """Take the first so many images only."""
     max_skip: float = MAX_SKIP
     """Share of images that may be unreadable before the whole is refused."""
-
-
-class Progress(NamedTuple):
-    """How far a preparation is."""
-
-    done: int
-    total: int
-    unreadable: int
 
 
 def prepare(
@@ -101,20 +100,17 @@ def prepare(
     """
     home, listing = folder(path), list_sources([source.absolute() for source in sources])
     files = listing.files[: options.limit]
-    existing = _existing(home, files, options, listing)
-    if existing is not None:
-        _remove_records(home)
-        return existing
+    if store.group_attributes(home).get("status") == "complete":
+        return _again(home, files, options, listing, Tasks(executor, on_progress))
     mode, image_shape = _first_image(files, options.decoding)
     decoding = Decoding(mode=mode, scale=options.decoding.scale, size=options.decoding.size)
     store.check_vacant(home, expendable=ARRAYS)
     with only_writer(home) as still_ours:
         version = _begin(home, (image_shape, len(files)), options.codec, _settings(options, files))
-        chunks = _chunks(home, files, decoding, image_shape)
-        results = _run(chunks, executor, on_progress)
+        results = write_chunks(chunks_of(home, files, decoding, image_shape), executor, on_progress)
         try:
             unreadable = [list(broken) for result in results for broken in result.unreadable]
-            _check_share(unreadable, len(files), options.max_skip, home)
+            check_share(unreadable, len(files), options.max_skip, home)
         except store.BadInput:
             home.remove()
             raise
@@ -128,7 +124,7 @@ def prepare(
         still_ours()
         store.switch(home, attributes, version)
         (home / RECORDS).remove()
-    return _prepared(home, attributes, (int(np.prod(image_shape)), len(files)), listing, new=True)
+    return _prepared(home, attributes, (int(np.prod(image_shape)), len(files)), listing, n_new=len(files))
 
 
 def _finish(path: Folder, files: Sequence[SourceFile], results: Sequence[ChunkResult]) -> dict[str, Any]:
@@ -143,17 +139,9 @@ def _finish(path: Folder, files: Sequence[SourceFile], results: Sequence[ChunkRe
     store.write_array(path, "checksum", checksum, ("chunk",))
     write_sample(path, ok, {j: column for result in results for j, column in result.sampled.items()})
     path.put_on_disk()
-    known = {"A": checksum.tolist()}
-    return {
-        "format": store.FORMAT,
-        "status": "complete",
-        "kind": "images",
-        "shape": [store.open_array(path, "A").shape[0], len(files)],
-        "norm_squared": sum(result.sum_of_squares for result in results) / 255**2,
-        "n_ok": int(ok.sum()),
-        "fingerprint": store.fingerprint((store.open_array(path, "A").shape[0], len(files)), checksum),
-        "digests": {name: store.digest(path, name, known.get(name)) for name in ARRAYS},
-    }
+    squares = sum(result.sum_of_squares for result in results)
+    about = store.complete(path, "images", checksums=checksum, ok=ok, norm_squared=squares / 255**2, arrays=ARRAYS)
+    return {**about, "sum_of_squares": squares}
 
 
 def _first_image(files: Sequence[SourceFile], decoding: Decoding) -> tuple[Mode, tuple[int, int, int]]:
@@ -178,7 +166,7 @@ def _begin(
     image_shape, n = shape
     attempt = hashlib.sha256(json.dumps([image_shape, n, settings]).encode()).hexdigest()
     attributes, version = store.attributes_and_version(path)
-    if attributes.get("attempt") == attempt:
+    if attributes and attempt_of(path) == attempt:
         return version
     m = int(np.prod(image_shape))
     _check_disk(path, m * (n + min(n, sample_size(m, 1))) if codec == "none" else 0)
@@ -193,9 +181,9 @@ def _begin(
         codec=codec,
         attributes={"scale_factor": 1 / 255},
     )
-    (path / RECORDS).make()
     path.put_on_disk()
-    store.publish(path, {**store.group_attributes(path), "attempt": attempt})
+    (path / RECORDS).make()
+    (path / RECORDS).replace("attempt", attempt.encode())
     return store.attributes_and_version(path)[1]
 
 
@@ -209,81 +197,39 @@ def _check_disk(path: Folder, nbytes: int) -> None:
         )
 
 
-def _chunks(
-    path: Folder, files: list[SourceFile], decoding: Decoding, image_shape: tuple[int, int, int]
-) -> list[Chunk]:
-    """Say what is to be done for each chunk of A."""
-    m, n = int(np.prod(image_shape)), len(files)
-    c, attempt = store.chunk_images(m), store.group_attributes(path)["attempt"]
-    drawn = np.sort(sample_columns(np.ones(n, np.bool_), sample_size(m, 1)))
-    return [
-        Chunk(path, k, files[first : first + c], decoding, image_shape, drawn[drawn // c == k], attempt)
-        for k, first in enumerate(range(0, n, c))
-    ]
-
-
-def _remove_records(path: Folder) -> None:
-    """Remove what a preparation leaves that is killed just after it has published."""
-    if RECORDS in path.entries():
-        with only_writer(path):
-            (path / RECORDS).remove()
-
-
-def _run(chunks: Sequence[Chunk], executor: Executor, on_progress: Callable[[Progress], None]) -> list[ChunkResult]:
-    """Run the tasks, some ahead of those that are done; when one fails, those that wait are not begun."""
-    total = sum(len(chunk.files) for chunk in chunks)
-    results: list[ChunkResult] = []
-    waiting, under_way = iter(chunks), set[Future[ChunkResult]]()
-    try:
-        while True:
-            under_way |= {executor.submit(write_chunk, chunk) for chunk in islice(waiting, AHEAD - len(under_way))}
-            if not under_way:
-                return sorted(results, key=lambda result: result.number)
-            done, under_way = wait(under_way, return_when=FIRST_COMPLETED)
-            results += [future.result() for future in done]
-            n_done = sum(len(result.ok) for result in results)
-            on_progress(Progress(n_done, total, sum(len(result.unreadable) for result in results)))
-    finally:  # none is left under way but after a failure or an interrupt
-        for future in under_way:
-            future.cancel()
-
-
-def _check_share(unreadable: Sequence[Sequence[str]], n: int, max_skip: float, path: Folder) -> None:
-    if len(unreadable) > max_skip * n:
-        first = "; ".join(f"{name} ({reason})" for name, reason in unreadable[:3])
-        raise store.BadInput(
-            f"{len(unreadable)} of {n} images cannot be used, more than --max-skip {100 * max_skip:g}% allows "
-            f"for {path}; mend them or raise it: {first}{'; …' if len(unreadable) > 3 else ''}"
-        )
-
-
 def _settings(options: Options, files: Sequence[SourceFile]) -> dict[str, Any]:
     return {
         **asdict(options.decoding),
         "size": None if options.decoding.size is None else list(options.decoding.size),
         "limit": options.limit,
         "codec": options.codec,
-        "files": digest(files),
+        "appends": [[len(files), digest(files)]],
     }
 
 
-def _existing(path: Folder, files: Sequence[SourceFile], options: Options, listing: Listing) -> Prepared | None:
-    """Return what the store holds where it is just what is asked; StoreDiffers where it is complete, but other."""
-    if store.group_attributes(path).get("status") != "complete":
-        return None
+def _again(path: Folder, files: Sequence[SourceFile], options: Options, listing: Listing, tasks: Tasks) -> Prepared:
+    """Prepare into a store that is complete: nothing is to be done, or files have come and are appended."""
     matrix = store.open_matrix(path)
     stored, asked = dict(matrix.attributes.get("prep", {})), _settings(options, files)
-    same_files = stored.pop("files", None) == asked.pop("files")
+    appends = stored.pop("appends", [])
     different = [f"{key}: {stored.get(key)} → {value}" for key, value in asked.items() if stored.get(key) != value]
-    if not same_files:
-        different.append(f"the images: {matrix.shape[1]} stored → {len(files)} given, or others, or changed since")
-    _check_share(matrix.attributes["unreadable"], len(files), options.max_skip, path)
+    different = [said for said in different if not said.startswith("appends")]
+    new, gone = since(matrix, appends, files)
+    if gone:
+        different.append(f"the images: of {matrix.shape[1]} stored some are not there, or have changed since")
     if different:
         raise StoreDiffers(f"{path} was prepared otherwise ({'; '.join(different)}); choose another --zarr")
-    return _prepared(path, matrix.attributes, matrix.shape, listing, new=False)
+    check_share(matrix.attributes["unreadable"], matrix.shape[1], options.max_skip, path)
+    attributes = matrix.attributes
+    if new or attributes.get("sampling"):
+        attributes = append(matrix, new, options.max_skip, tasks)
+    elif RECORDS in path.entries():  # of one that was killed just after it had published
+        with only_writer(path):
+            (path / RECORDS).remove()
+    return _prepared(path, attributes, tuple(attributes["shape"]), listing, n_new=len(new))
 
 
-def _prepared(path: Folder, attributes: Any, shape: tuple[int, int], listing: Listing, *, new: bool) -> Prepared:
+def _prepared(path: Folder, attributes: Any, shape: tuple[int, int], listing: Listing, *, n_new: int) -> Prepared:
     return Prepared(
         path=path,
         shape=shape,
@@ -291,5 +237,5 @@ def _prepared(path: Folder, attributes: Any, shape: tuple[int, int], listing: Li
         mode=attributes["mode"],
         unreadable=[Unreadable(*broken) for broken in attributes["unreadable"]],
         not_images=listing.not_images,
-        new=new,
+        n_new=n_new,
     )

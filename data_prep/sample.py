@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from data_prep import store
 from data_prep.folders import Folder
+from data_prep.store import StoredMatrix
 
 MAX_COLUMNS = 16_384
 MAX_NBYTES = 256 * 2**20
@@ -42,6 +43,31 @@ def write_sample(path: Folder, ok: NDArray[np.bool_], at_hand: Mapping[int, NDAr
         together = np.stack([found[int(j)] for j in columns[first : first + c]])
         array[:, first : first + c] = np.ascontiguousarray(together.T)
     store.write_array(path, "sample_column", columns, ("draw",))
+
+
+def read_sample(matrix: StoredMatrix, k: int) -> NDArray[Any]:
+    """First columns of the sample of a matrix, (m, ≤ k), as they are stored.
+
+    While an append replaces the sample, and for who began before it, the same columns are read from A.
+    """
+    array = store.open_array(matrix.path, "sample") if _whole(matrix) else None
+    if array is not None:
+        wanted = min(k, array.shape[1])
+        chunks = [store.read_chunk(array, 0, j) for j in range(-(-wanted // array.chunks[1]))]
+        if _whole(matrix):
+            return np.concatenate(chunks, axis=1)[:, :wanted]
+    n = matrix.shape[1]
+    columns = sample_columns(
+        store.read_array(matrix.path, "ok", n), sample_size(matrix.shape[0], matrix.dtype.itemsize)
+    )
+    found = read_columns(matrix.path, columns[:k])
+    return np.stack([found[int(j)] for j in columns[:k]], axis=1)
+
+
+def _whole(matrix: StoredMatrix) -> bool:
+    """Whether the stored sample is that of the matrix."""
+    attributes = store.group_attributes(matrix.path)
+    return attributes.get("fingerprint") == matrix.fingerprint and not attributes.get("sampling")
 
 
 def read_columns(path: Folder, columns: NDArray[np.int64]) -> dict[int, NDArray[Any]]:

@@ -30,11 +30,14 @@ from data_prep.groups import switch as switch
 from data_prep.remote import RemoteFolder
 
 FORMAT = "nmf-batch/1"
+NEEDED = {"shape", "norm_squared", "n_ok", "fingerprint", "last_checksum", "digests"}
 CHUNK_NBYTES = 8 * 2**20
 MAX_CHUNK_IMAGES = 16_384
 NAMES_PER_CHUNK = 16_384
 ALWAYS_WRITE: ArrayConfigLike = {"write_empty_chunks": True}
 """Not part of an array's metadata, so it is said each time one is opened: a chunk left out could not be missed."""
+GROWING = ("A", "image", "ok", "checksum")
+"""Arrays that an append makes longer in place. Readers take the n that they began with."""
 CODECS = {"none": (), "lz4": (BloscCodec(cname="lz4"),), "zstd": (ZstdCodec(),)}
 
 
@@ -122,7 +125,7 @@ def open_array(path: Where, name: str, mode: Literal["r", "r+"] = "r") -> zarr.A
     home = folder(path)
     expected = group_attributes(home).get("digests", {}).get(name)
     metadata = (home / name).read("zarr.json")
-    if expected is not None and metadata is not None and metadata != expected["metadata"].encode():
+    if expected is not None and metadata is not None and not _as_published(name, metadata, expected["metadata"]):
         raise BadInput(f"{path}/{name}/zarr.json is damaged: it is not what was written; `nmf-batch repair` mends it")
     try:
         array = zarr.open_array(home.zarr(), path=name, mode=mode)
@@ -133,6 +136,18 @@ def open_array(path: Where, name: str, mode: Literal["r", "r+"] = "r") -> zarr.A
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadInput(f"{path}/{name}/zarr.json is damaged ({error}); restore the file") from error
     return array.with_config(ALWAYS_WRITE)
+
+
+def _as_published(name: str, metadata: bytes, published: str) -> bool:
+    """Whether metadata are those that were published, but for columns that an append is about to add."""
+    if metadata == published.encode() or name not in GROWING:
+        return metadata == published.encode()
+    try:
+        found, expected = json.loads(metadata), json.loads(published)
+        (*rows, n), (*expected_rows, expected_n) = found.pop("shape"), expected.pop("shape")
+    except (ValueError, KeyError, TypeError):
+        return False
+    return bool(found == expected and rows == expected_rows and n > expected_n)
 
 
 def published_array(path: Folder, name: str) -> zarr.Array[Any]:
@@ -155,7 +170,7 @@ def digest(path: Folder, name: str, checksums: Sequence[int] | None = None) -> d
     checksums
         Of its chunks, where they are known; else they are read.
     """
-    array = open_array(path, name)
+    array = zarr.open_array(path.zarr(), path=name, mode="r")  # what is published may still speak of the one before it
     if checksums is None:
         checksums = [stored_checksum(array, *index) for index in np.ndindex(array.cdata_shape)]
     metadata = (path / name).read("zarr.json")
@@ -168,15 +183,18 @@ def digest_of_chunks(checksums: Sequence[int]) -> str:
     return hashlib.sha256(np.asarray(checksums, "<u4").tobytes()).hexdigest()
 
 
-def read_array(path: Where, name: str) -> NDArray[Any]:
-    """Read a small one-dimensional array whole, chunk by checked chunk."""
+def read_array(path: Where, name: str, length: int | None = None) -> NDArray[Any]:
+    """Read a small one-dimensional array, chunk by checked chunk: whole, or so much of it as the reader knows of."""
     array = open_array(path, name)
-    return np.concatenate([read_chunk(array, k) for k in range(array.cdata_shape[0])])
+    length = array.shape[0] if length is None else length
+    chunks = [read_chunk(array, k) for k in range(-(-length // array.chunks[0]))]
+    return np.concatenate(chunks)[:length] if chunks else np.empty(0, array.dtype)
 
 
 def read_checksums(matrix: StoredMatrix) -> NDArray[np.uint32]:
     """Checksums of the chunks of A; BadInput where they are not those of the matrix."""
-    checksums = read_array(matrix.path, "checksum")
+    checksums = read_array(matrix.path, "checksum", matrix.n_chunks).copy()
+    checksums[-1] = matrix.attributes["last_checksum"]  # an append may have replaced the chunk, and this with it
     if fingerprint(matrix.shape, checksums) != matrix.fingerprint:
         raise BadInput(f"{matrix.path}/checksum and the fingerprint of the store do not agree; prepare the store again")
     return checksums
@@ -185,6 +203,47 @@ def read_checksums(matrix: StoredMatrix) -> NDArray[np.uint32]:
 def fingerprint(shape: tuple[int, int], checksums: NDArray[np.uint32]) -> str:
     """Hash of the shape of A and the checksums of its chunks: equal where A is equal."""
     return hashlib.sha256(f"{shape}".encode() + checksums.astype("<u4").tobytes()).hexdigest()
+
+
+def complete(
+    path: Folder,
+    kind: str,
+    *,
+    checksums: NDArray[np.uint32],
+    ok: NDArray[np.bool_],
+    norm_squared: float,
+    arrays: Sequence[str],
+) -> dict[str, Any]:
+    """Attributes of a store whose arrays are all written, for its publication.
+
+    Parameters
+    ----------
+    path
+        The store.
+    kind
+        `images` or `matrix`.
+    checksums
+        Of the chunks of A.
+    ok
+        Which columns hold an image, (n,).
+    norm_squared
+        ‖A‖² of the scaled matrix.
+    arrays
+        Names of the arrays.
+    """
+    shape = (open_array(path, "A").shape[0], len(ok))
+    known = {"A": checksums.tolist()}
+    return {
+        "format": FORMAT,
+        "status": "complete",
+        "kind": kind,
+        "shape": list(shape),
+        "norm_squared": norm_squared,
+        "n_ok": int(ok.sum()),
+        "fingerprint": fingerprint(shape, checksums),
+        "last_checksum": int(checksums[-1]),
+        "digests": {name: digest(path, name, known.get(name)) for name in arrays},
+    }
 
 
 def begin(path: Folder, *, expendable: Sequence[str]) -> None:
@@ -219,15 +278,15 @@ def open_matrix(path: Where) -> StoredMatrix:
     if attributes.get("status") != "complete":
         raise BadInput(f"{path} is unfinished: its preparation was interrupted; run the same `nmf-batch prep` again")
     A = open_array(path, "A")
-    m, n = A.shape
+    missing = NEEDED - attributes.keys()
+    if missing:
+        raise BadInput(f"{path}/zarr.json is damaged: it has no {', '.join(sorted(missing))}; restore the file")
+    m, n = attributes["shape"]
     if A.chunks[0] != m:
         raise BadInput(
             f"{path}/A has chunks {A.chunks}, which split its {m} pixels, "
             f"but a chunk must hold whole images; prepare it again with `nmf-batch prep`"
         )
-    missing = {"norm_squared", "n_ok", "fingerprint"} - attributes.keys()
-    if missing:
-        raise BadInput(f"{path}/zarr.json is damaged: it has no {', '.join(sorted(missing))}; restore the file")
     return StoredMatrix(
         path=home,
         shape=(m, n),

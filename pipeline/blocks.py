@@ -20,11 +20,14 @@ class StoredBlocks:
     chunks: range
     checksums: Sequence[int] | None = None
     """What the chunks' own checksums must be, where that is known: a chunk of another store has a valid one too."""
+    n: int | None = None
+    """Columns of the matrix; an append may have made the array longer since."""
 
     def __iter__(self) -> Iterator[NDArray[Any]]:
         array = store.open_array(self.path, self.name)
         for position, k in enumerate(self.chunks):
-            yield store.read_chunk(array, 0, k, checksum=None if self.checksums is None else self.checksums[position])
+            checksum = None if self.checksums is None else self.checksums[position]
+            yield store.read_chunk(array, 0, k, checksum=checksum, n=self.n)
 
 
 def read_ahead(blocks: Iterable[NDArray[Any]]) -> Iterator[NDArray[Any]]:

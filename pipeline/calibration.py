@@ -35,7 +35,7 @@ def estimate(matrix: StoredMatrix, solver: Solver, d: int, plan: Plan) -> Estima
     place = engine.place()
     tasks = min(place.workers * place.threads, matrix.n_chunks)
     chosen = [k * matrix.n_chunks // tasks for k in range(tasks)]
-    stored = [(StoredBlocks(matrix.path, "A", range(k, k + 1)),) for k in chosen]
+    stored = [(StoredBlocks(matrix.path, "A", range(k, k + 1), n=matrix.shape[1]),) for k in chosen]
     reading_s = _shortest(lambda: engine.call_each(_read, stored))
     one, two = (_iteration_s(matrix, solver, d, engine.keep_each(repeated, stored)) for repeated in (_once, _twice))
     each = max(two - one, one / 10)

@@ -95,7 +95,7 @@ def _gather(client: Any, futures: list[Any]) -> list[Any]:
         except TimeoutError as error:
             if client.status != "running":  # futures of before are lost, later ones wait for ever
                 raise NoWorkersError(SCHEDULER_GONE) from error
-            workers = client.scheduler_info(n_workers=-1)["workers"]
+            workers = _workers(client)
             alone_since = None if workers else alone_since or time.monotonic()
         except KilledWorker as error:
             raise NoWorkersError(f"workers die at the same task ({error}); give them more memory") from error
@@ -145,7 +145,7 @@ def place() -> Place:
     if client is None:
         share = int(MEMORY_SHARE * available_nbytes())
         return Place(workers=1, threads=CPU_COUNT, memory_nbytes=share, in_process=True)
-    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    workers = _workers(client).values()
     if not workers:
         raise NoWorkersError("the scheduler has no workers; start some and run the same command again")
     return Place(
@@ -154,6 +154,15 @@ def place() -> Place:
         memory_nbytes=int(MEMORY_SHARE * min(worker["memory_limit"] or available_nbytes() for worker in workers)),
         in_process=False,
     )
+
+
+def _workers(client: Any) -> Mapping[str, Any]:
+    """Workers by address; an answer of none is asked for again, since a client's own timer may put that in between."""
+    for _ in range(3):
+        workers: Mapping[str, Any] = client.scheduler_info(n_workers=-1)["workers"]
+        if workers:
+            break
+    return workers
 
 
 def on_every_worker(function: Any, *arguments: Any) -> dict[str, Any]:

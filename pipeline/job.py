@@ -202,7 +202,8 @@ class _Run:
 def open_blocks(matrix: StoredMatrix, d: int, plan: Plan, scratch: Folder) -> BlockMatrix:
     """Read what the plan keeps in memory, and describe the rest; H goes to the scratch where and when it is stored."""
     checksums = store.read_checksums(matrix).tolist()
-    stored = [StoredBlocks(matrix.path, "A", part, checksums[part.start : part.stop]) for part in plan.partitions]
+    n = matrix.shape[1]
+    stored = [StoredBlocks(matrix.path, "A", part, checksums[part.start : part.stop], n) for part in plan.partitions]
     cached = engine.keep_each(list, [(blocks,) for blocks in stored[: plan.n_cached]])
     return BlockMatrix(
         partitions=[*cached, *stored[plan.n_cached :]],

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from data_prep import store
+from data_prep.sample import read_sample
 from data_prep.store import StoredMatrix
 from pipeline.basis import basis_of
 from pipeline.blocks import StoredBlocks
@@ -122,10 +122,7 @@ def revive(W: Matrix, seed: int) -> Matrix:
 
 def _sample(matrix: StoredMatrix, k: int) -> Matrix:
     """First columns of the stored sample, at most k, as scaled float32 (m, ≤ k)."""
-    array = store.open_array(matrix.path, "sample")
-    wanted = min(k, array.shape[1])
-    chunks = [store.read_chunk(array, 0, j) for j in range(-(-wanted // array.chunks[1]))]
-    return np.concatenate(chunks, axis=1)[:, :wanted] * np.float32(matrix.scale)
+    return read_sample(matrix, k) * np.float32(matrix.scale)
 
 
 def _truncated_svd(S: Matrix, d: int, seed: int) -> tuple[Matrix, NDArray[np.float32], Matrix]:

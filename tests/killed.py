@@ -1,6 +1,6 @@
 """Harms a job at its k-th file operation, for every k, and compares what the same call makes of it afterwards.
 
-    python -m tests.killed run|prep kill|tear|fail FROM COPY STEP
+    python -m tests.killed run|prep|append kill|tear|fail FROM COPY STEP
 
 A process that has everything imported forks a child for each k, which counts the file operations below the copy
 through an audit hook. There the child is killed (kill); killed after all that was written and not yet synced is cut in
@@ -21,12 +21,15 @@ from contextlib import suppress
 from pathlib import Path
 
 import dask.array  # noqa: F401  # before the forks, none of which should take the time
+import numpy as np
 
 from data_prep import store
 from data_prep.decode import Decoding
-from data_prep.images import ARRAYS, Options, prepare
+from data_prep.images import Options, prepare
+from data_prep.sample import read_sample
 from pipeline import factorize, open_factors
 from pipeline.checkpoints import Every
+from tests.conftest import save_faces
 
 WATCHED = {"open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.link", "shutil.rmtree"}
 WRITING = os.O_WRONLY | os.O_RDWR
@@ -55,7 +58,7 @@ class Prep:
     """A preparation of images."""
 
     def __init__(self, images: Path) -> None:
-        self.images = images
+        self.sources = [images]
         store.CHUNK_NBYTES = 8 * 30  # eight images a chunk
 
     def reset(self, copy: Path) -> None:
@@ -63,16 +66,40 @@ class Prep:
 
     def work(self, copy: Path) -> None:
         with ThreadPoolExecutor(1) as thread:
-            prepare([self.images], copy, Options(decoding=Decoding()), thread)
+            prepare(self.sources, copy, Options(decoding=Decoding()), thread)
 
     def digest(self, copy: Path) -> bytes:
+        """What readers are given, whatever else is in the store."""
         try:
-            found = store.open_matrix(copy).attributes["digest"]
+            matrix = store.open_matrix(copy)
         except store.BadInput as error:
             return b"not there" if "make one" in str(error) or "unfinished" in str(error) else str(error).encode()
-        arrays = [store.open_array(copy, name)[...].tobytes() for name in ARRAYS if name != "image"]
-        names = "\n".join(store.read_array(copy, "image")).encode()
-        return hashlib.sha256(b"".join([found.encode(), names, *arrays])).digest()
+        n, A = matrix.shape[1], store.open_array(copy, "A")
+        found = [
+            store.read_chunk(A, 0, k, checksum=c, n=n) for k, c in enumerate(store.read_checksums(matrix).tolist())
+        ]
+        found += [store.read_array(copy, "ok", n), read_sample(matrix, 1000), matrix.norm_squared, matrix.n_ok]
+        names = "\n".join(store.read_array(copy, "image", n))
+        return hashlib.sha256(repr([names, *(np.asarray(values).tobytes() for values in found)]).encode()).digest()
+
+    def files(self, copy: Path) -> bytes:
+        """What is in the store, to the byte."""
+        content = sorted((str(file.relative_to(copy)), file.read_bytes()) for file in copy.rglob("*") if file.is_file())
+        return hashlib.sha256(repr(content).encode()).digest()
+
+
+class Append(Prep):
+    """A preparation of more images than were there the first time."""
+
+    def __init__(self, images: Path) -> None:
+        super().__init__(images)
+        self.first = images.parent / "first.zarr"
+        super().work(self.first)
+        save_faces(images / "later", np.random.default_rng(7))
+
+    def reset(self, copy: Path) -> None:
+        super().reset(copy)
+        shutil.copytree(self.first, copy)
 
 
 def watch(path: Path, k: int, harm: Callable[[set[str]], None]) -> list[int]:
@@ -139,7 +166,7 @@ def in_child(work: Callable[[], bytes]) -> bytes:
 def main(job: Run | Prep, harm: Callable[[set[str]], None], copy: Path, step: int) -> None:
     def finish() -> bytes:
         job.work(copy)
-        return job.digest(copy)
+        return job.digest(copy) + (b"" if isinstance(job, Run) else job.files(copy))
 
     def harmed(k: int) -> bytes:
         seen = watch(copy, k, harm)
@@ -148,8 +175,9 @@ def main(job: Run | Prep, harm: Callable[[set[str]], None], copy: Path, step: in
         return b"harmed" if seen[0] >= k else b"came to its end"
 
     job.reset(copy)
-    before = in_child(lambda: job.digest(copy)) if isinstance(job, Run) else b"not there"
+    before = in_child(lambda: job.digest(copy))
     expected = in_child(finish)
+    assert expected
     points = wrong = 0
     k = 1
     while True:
@@ -158,7 +186,7 @@ def main(job: Run | Prep, harm: Callable[[set[str]], None], copy: Path, step: in
             break
         seen, after = in_child(lambda: job.digest(copy)), in_child(finish)
         points += 1
-        if seen not in (before, expected) or after != expected:
+        if seen not in (before, expected[: len(seen)]) or after != expected:
             wrong += 1
             print(f"harmed at {k}: readers saw {seen!r}, then it made {after!r} of {expected!r}", file=sys.stderr)
         k += step
@@ -166,5 +194,5 @@ def main(job: Run | Prep, harm: Callable[[set[str]], None], copy: Path, step: in
 
 
 if __name__ == "__main__":
-    jobs = {"run": Run, "prep": Prep}
+    jobs = {"run": Run, "prep": Prep, "append": Append}
     main(jobs[sys.argv[1]](Path(sys.argv[3])), HARMS[sys.argv[2]], Path(sys.argv[4]), int(sys.argv[5]))

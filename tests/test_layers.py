@@ -38,7 +38,11 @@ def violations(folder: str, forbidden: tuple[str, ...], allowed: tuple[str, ...]
     [
         ("cluster", ("data_prep", "pipeline"), ()),
         ("data_prep", ("cluster", "pipeline"), ()),
-        ("pipeline", ("cluster", "data_prep"), ("data_prep.store", "data_prep.folders", "data_prep.lock")),
+        (
+            "pipeline",
+            ("cluster", "data_prep"),
+            ("data_prep.store", "data_prep.folders", "data_prep.lock", "data_prep.sample"),
+        ),
     ],
 )
 def test_folders_import_only_what_they_may(folder, forbidden, allowed):

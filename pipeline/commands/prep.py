@@ -15,9 +15,10 @@ from typing import Any
 import click
 from dask.system import CPU_COUNT
 
+from data_prep.columns import Progress
 from data_prep.decode import Decoding
 from data_prep.folders import Folder
-from data_prep.images import MAX_SKIP, Options, Prepared, Progress, prepare
+from data_prep.images import MAX_SKIP, Options, Prepared, prepare
 from data_prep.store import CODECS
 from pipeline.commands import options, progress
 
@@ -106,7 +107,7 @@ def _begin_process() -> None:
 def _summary(prepared: Prepared) -> dict[str, Any]:
     return {
         "zarr": str(prepared.path),
-        "new": prepared.new,
+        "new": prepared.n_new,
         "shape": list(prepared.shape),
         "image_shape": list(prepared.image_shape),
         "mode": prepared.mode,
@@ -119,7 +120,7 @@ def _text(prepared: Prepared) -> str:
     (m, n), (height, width, _) = prepared.shape, prepared.image_shape
     lines = [
         f"{prepared.path}: {n:,} images of {height} × {width} {prepared.mode}, A is {m} × {n}"
-        + ("" if prepared.new else " (nothing new)")
+        + ("" if prepared.n_new == n else f" ({prepared.n_new or 'nothing'} new)")
     ]
     lines += [f"  unreadable: {name}: {reason}" for name, reason in prepared.unreadable[:SHOWN]]
     if len(prepared.unreadable) > SHOWN:

@@ -9,6 +9,7 @@ import click
 from dask.system import CPU_COUNT
 
 from data_prep import store
+from data_prep.columns import RECORDS
 from data_prep.folders import Folder
 from data_prep.verify import Damage, image_names
 from data_prep.verify import verify as find_damages
@@ -46,6 +47,8 @@ def damages_of(path: Folder) -> list[Damage]:
     """Find what is damaged in a store and its factorizations; BadInput where there is no complete store."""
     if path.read("zarr.json") is None or _unfinished(path):
         store.open_matrix(path)  # says what is wrong
+    if RECORDS in path.entries():
+        raise store.BadInput(f"images are being appended to {path}, or were until it was interrupted; run `prep` again")
     shown = progress.Progress("chunk")
     with ThreadPoolExecutor(CPU_COUNT) as threads:
         damages = find_damages([path, *factors.groups(path)], threads, shown)
