@@ -12,8 +12,10 @@ demo: $(VENV)/installed
 test: lint
 	$(BIN)/pytest -q -n 2
 
-soak: $(VENV)/tested  # what takes long: a kill at every file operation of a run
-	NMF_BATCH_SOAK=1 $(BIN)/pytest -q tests/test_checkpoints.py -k killed
+SOAK = checkpoints integrity disk chaos state_machine
+
+soak: $(VENV)/tested  # the long forms: harm at every file operation, to every file, at random moments, to every disk
+	NMF_BATCH_SOAK=1 $(BIN)/pytest -q -n 2 $(SOAK:%=tests/test_%.py)
 
 lint: $(VENV)/tested
 	$(BIN)/ruff check .

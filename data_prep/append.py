@@ -144,7 +144,7 @@ def _lengthen(matrix: StoredMatrix, files: Sequence[SourceFile], results: Sequen
 
 
 def _resize(path: Folder, name: str, length: int) -> None:
-    array = store.open_array(path, name)
+    array = store.open_array(path, name, mode="r+")
     if array.shape[-1] != length:
         resize(path / name, array, length)
 

@@ -207,15 +207,15 @@ def test_the_grace_is_kept(planted):
 
 
 @pytest.mark.parametrize("harm", ["kill", "tear", "fail"])
-@pytest.mark.parametrize("job", ["run", "prep"])
+@pytest.mark.parametrize("job", ["run", "prep", "append"])
 def test_harmed_at_any_file_operation_it_goes_on_to_the_same_bits(job, harm, tmp_path, rng, small_chunks):
     """Killed, killed with all that was not synced cut in half, or the disk full there; see tests/killed.py."""
     source = tmp_path / "source"
-    if job == "prep":
-        save_faces(source, rng)
-    else:
+    if job == "run":
         write_matrix(source, (sparse(rng, 40, 4) @ sparse(rng, 4, 40)).astype(np.float32))
         factorize(source, 4, max_iter=2, tol=0)
+    else:
+        save_faces(source, rng)
     step = "1" if SOAK else "67"
     command = [sys.executable, "-m", "tests.killed", job, harm, str(source), str(tmp_path / "copy.zarr"), step]
     shown = subprocess.run(command, capture_output=True, text=True, timeout=3600)
