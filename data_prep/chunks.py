@@ -14,7 +14,7 @@ from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.storage import LocalStore, MemoryStore
 
-from data_prep.folders import Folder, LocalFolder
+from data_prep.folders import Folder, LocalFolder, read_file
 from data_prep.groups import BadInput
 
 
@@ -80,10 +80,7 @@ def _stored(array: zarr.Array[Any], key: str) -> bytes | None:
     """Bytes of a chunk, or None where there is none."""
     home = array.store_path.store
     if isinstance(home, LocalStore):  # in this thread: Zarr's way through its event loop takes twice the time
-        try:
-            return Path(home.root, array.store_path.path, key).read_bytes()
-        except FileNotFoundError:
-            return None
+        return read_file(Path(home.root, array.store_path.path, key))
     found = sync((array.store_path / key).get(default_buffer_prototype()))
     return None if found is None else found.to_bytes()
 

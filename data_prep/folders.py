@@ -4,9 +4,11 @@ Both offer the same few things to the layout in store.py, which knows nothing el
 replaced in one step that survives a crash: a rename with syncs here, a single put there.
 """
 
+import errno
 import hashlib
 import os
 import shutil
+import time
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,6 +74,9 @@ class Folder(Protocol):
     def free_nbytes(self) -> int | None:
         """Bytes that can still be written there; None where nobody says."""
 
+
+PASSING = {errno.EIO, errno.EAGAIN, errno.ETIMEDOUT, errno.ESTALE}
+"""Errors of a disk that may be gone in a moment."""
 
 Where = str | os.PathLike[str] | Folder
 """A path, an address, or a folder, which has one of them."""
@@ -139,10 +144,7 @@ class LocalFolder:
 
     def read(self, name: str) -> bytes | None:
         """Content of a small file, or None where there is none."""
-        try:
-            return (self.path / name).read_bytes()
-        except (FileNotFoundError, NotADirectoryError):
-            return None
+        return read_file(self.path / name)
 
     def replace(self, name: str, content: bytes) -> None:
         """Write aside, sync, rename, sync."""
@@ -195,6 +197,20 @@ class LocalFolder:
         """Bytes that can still be written on its disk."""
         there = next(path for path in (self.path, *self.path.parents) if path.exists())
         return shutil.disk_usage(there).free
+
+
+def read_file(path: Path) -> bytes | None:
+    """Content of a file, or None where there is none; what a network disk may get over is tried again for 2 seconds."""
+    for pause_s in (0.1, 0.4, 1.6, 0.0):
+        try:
+            return path.read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            if error.errno not in PASSING or not pause_s:
+                raise
+            time.sleep(pause_s)
+    raise AssertionError
 
 
 def sync_path(path: Path) -> None:

@@ -135,9 +135,10 @@ def _factorize(matrix: StoredMatrix, name: str, config: NMFConfig, ways: Ways) -
         if stop is Stop.NONFINITE:
             raise store.BadInput(f"{name} was not written: {stop}")
         return Result(run.publish(state, stop), stop, run.recorder.n_new)
-    except engine.NoWorkersError as error:
+    except (engine.NoWorkersError, OSError) as error:
         kept = run.checkpoints.last or previous
-        raise engine.NoWorkersError(f"{error} ({kept.path if kept else 'no checkpoint yet'})") from error
+        error.add_note(f"the next run goes on from {kept.path}" if kept else "there is no checkpoint yet")
+        raise
     finally:
         run.scratch.remove()
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import click
 
-PASSING = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EAGAIN, errno.ETIMEDOUT, errno.ESTALE}
-"""Errors of the system that may be gone when the same command is run again."""
+FULL = {errno.ENOSPC, errno.EDQUOT}
+"""What a full disk says: as with errors that pass, the same command can be run again."""
 COMMANDS = ("prep", "plan", "run", "info", "verify", "repair", "demo")
 EXIT_CODES = """\b
 Exit codes:
@@ -97,6 +97,7 @@ def main() -> None:
 
 def _run() -> int:
     from cluster.connect import SchedulerUnreachable
+    from data_prep.folders import PASSING
     from data_prep.images import StoreDiffers
     from data_prep.lock import HeldError
     from data_prep.remote import Forbidden, Unreachable
@@ -125,10 +126,11 @@ def _run() -> int:
         click.echo("interrupted; the same command goes on from what is stored", err=True)
         return 130
     except tuple(codes) as error:
-        click.echo(f"nmf-batch: {error}", err=True)
+        click.echo("; ".join([f"nmf-batch: {error}", *getattr(error, "__notes__", [])]), err=True)
         return next(code for kind, code in codes.items() if isinstance(error, kind))
     except OSError as error:
         where = f": {error.filename}" if error.filename else ""
-        click.echo(f"nmf-batch: {error.strerror or error}{where}; what was complete is as it was", err=True)
-        return 75 if error.errno in PASSING else 4
+        notes = getattr(error, "__notes__", ["what was complete is as it was"])
+        click.echo("; ".join([f"nmf-batch: {error.strerror or error}{where}", *notes]), err=True)
+        return 75 if error.errno in PASSING | FULL else 4
     return result if isinstance(result, int) else 0

@@ -21,6 +21,7 @@ from data_prep.folders import Folder
 from data_prep.images import MAX_SKIP, Options, Prepared, prepare
 from data_prep.store import CODECS
 from pipeline.commands import options, progress
+from pipeline.commands.signals import safe_point
 
 SHOWN = 10
 
@@ -57,7 +58,8 @@ def prep(
     """Turn images into the matrix A (m, n) of a store, a column an image.
 
     SOURCES are folders, which are searched to the bottom, zip archives, or single images. An image that cannot be
-    read becomes a column of zeros, is counted, and named.
+    read becomes a column of zeros, is counted, and named. Run again, the same command does nothing, goes on where it
+    was interrupted, or appends the files that have come since.
 
     \b
     Example:
@@ -70,7 +72,7 @@ def prep(
     def on_progress(so_far: Progress) -> None:
         shown(so_far.done, so_far.total, f"{so_far.unreadable} unreadable ")
 
-    with _executor(place) as executor:
+    with safe_point(), _executor(place) as executor:
         prepared = prepare(sources, path, wanted, executor, on_progress)
     shown.close()
     options.say(json.dumps(_summary(prepared)) if as_json else _text(prepared))

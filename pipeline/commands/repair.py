@@ -45,4 +45,4 @@ def _json(path: Folder, one: Mended) -> str:
 
 def _text(path: Folder, one: Mended) -> str:
     said = text(one.damage, image_names(path, one.damage.columns))
-    return f"{said}: {f'not mended: {one.why_not}' if one.why_not else 'mended'}"
+    return f"{f'not mended ({one.why_not})' if one.why_not else 'mended'}: {said}"
