@@ -3,6 +3,7 @@
 What a task did is recorded beside the store until the whole is complete, so that an interrupted preparation goes on.
 """
 
+import hashlib
 import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
@@ -90,8 +91,8 @@ def write_chunk(chunk: Chunk) -> ChunkResult:
     squares, checksum = np.square(rows, dtype=np.uint32).sum(dtype=np.uint64), last_four(encoded)
     sampled = {int(j): rows[j - first].copy() for j in chunk.sampled if ok[j - first]}
     result = ChunkResult(chunk.number, ok, checksum, int(squares), unreadable, sampled)
-    record = {"ok": ok.tolist(), **{field: getattr(result, field) for field in RECORDED}}
-    (chunk.path / RECORDS).replace(f"{chunk.number}.json", json.dumps(record).encode())
+    record = json.dumps({"ok": ok.tolist(), **{field: getattr(result, field) for field in RECORDED}}).encode()
+    (chunk.path / RECORDS).replace(f"{chunk.number}.json", _digest(record) + b"\n" + record)
     return result
 
 
@@ -119,7 +120,7 @@ def write_chunks(
 def attempt_of(path: Folder) -> str | None:
     """Return which preparation of a store is under way, or was interrupted."""
     found = (path / RECORDS).read("attempt")
-    return None if found is None else found.decode()
+    return None if found is None else found.decode("ascii", "replace")
 
 
 def chunks_of(
@@ -168,8 +169,8 @@ def decode_all(
 
 def _recorded(chunk: Chunk, A: Any) -> ChunkResult | None:
     """Return what an interrupted attempt recorded of a chunk, where the chunk itself is there, whole."""
-    content = (chunk.path / RECORDS).read(f"{chunk.number}.json")
-    if content is None:
+    digest, _, content = ((chunk.path / RECORDS).read(f"{chunk.number}.json") or b"").partition(b"\n")
+    if digest != _digest(content):  # missing, or damaged
         return None
     try:
         record = json.loads(content)
@@ -181,6 +182,10 @@ def _recorded(chunk: Chunk, A: Any) -> ChunkResult | None:
     sampled = {int(j): columns[:, j - start].copy() for j in chunk.sampled if ok[j - start - chunk.kept]}
     unreadable = [Unreadable(*broken) for broken in record["unreadable"]]
     return ChunkResult(chunk.number, ok, record["checksum"], record["sum_of_squares"], unreadable, sampled)
+
+
+def _digest(record: bytes) -> bytes:
+    return hashlib.sha256(record).hexdigest().encode()
 
 
 def _column(file: SourceFile, decoding: Decoding, image_shape: tuple[int, int, int]) -> NDArray[np.uint8]:

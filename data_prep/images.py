@@ -166,7 +166,8 @@ def _begin(
     image_shape, n = shape
     attempt = hashlib.sha256(json.dumps([image_shape, n, settings]).encode()).hexdigest()
     attributes, version = store.attributes_and_version(path)
-    if attributes and attempt_of(path) == attempt:
+    begun = (path / RECORDS).read("metadata")  # of A, which nothing else guards before it is published
+    if attributes and attempt_of(path) == attempt and begun is not None and begun == (path / "A").read("zarr.json"):
         return version
     m = int(np.prod(image_shape))
     _check_disk(path, m * (n + min(n, sample_size(m, 1))) if codec == "none" else 0)
@@ -183,6 +184,7 @@ def _begin(
     )
     path.put_on_disk()
     (path / RECORDS).make()
+    (path / RECORDS).replace("metadata", (path / "A").read("zarr.json") or b"")
     (path / RECORDS).replace("attempt", attempt.encode())
     return store.attributes_and_version(path)[1]
 

@@ -226,10 +226,8 @@ def complete(
         Of the chunks of A.
     ok
         Which columns hold an image, (n,).
-    norm_squared
-        ‖A‖² of the scaled matrix.
-    arrays
-        Names of the arrays.
+    norm_squared, arrays
+        ‖A‖² of the scaled matrix, and the names of the arrays.
     """
     shape = (open_array(path, "A").shape[0], len(ok))
     known = {"A": checksums.tolist()}
@@ -261,6 +259,8 @@ def check_vacant(path: Folder, *, expendable: Sequence[str]) -> None:
     if isinstance(path, LocalFolder) and path.exists() and not path.path.is_dir():
         raise BadInput(f"{path} is a file, but a store is a folder; choose another --zarr")
     entries = {name for name in path.entries() if not name.startswith((ASIDE, LEASE)) and not name.endswith(HALF)}
+    if "A" in entries and "zarr.json" not in entries:
+        raise BadInput(f"{path}/zarr.json is missing, but {path}/A is there; restore the file, or remove {path}")
     strangers = entries - {"zarr.json", *expendable}
     if strangers or (entries and group_attributes(path).get("status") != "preparing"):
         raise BadInput(f"{path} exists and is not an nmf-batch store; choose another --zarr or remove it")

@@ -1,13 +1,11 @@
-"""Revisions: finished factorizations in the store, written once, then only read.
+"""Revisions: finished factorizations in the store, written once (see publishing.py), then only read.
 
-A revision is a group `nmf/NAME/r000001-ID` with W (m, d), H (d, n), and a record of each iteration. It is written under
-a name of its own, put on disk, and only then named by `nmf/NAME`'s attribute `current`.
+A revision is a group `nmf/NAME/r000001-ID` with W (m, d), H (d, n), and a record of each iteration. `nmf/NAME`'s
+attribute `current` names the newest that is complete, `resume` a checkpoint that a run can go on from.
 """
 
-import itertools
 import re
-import uuid
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,19 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_prep import store
-from data_prep.folders import ASIDE, Folder, Where, folder
-from data_prep.lock import HeldError
-from data_prep.store import StoredMatrix
-from pipeline import engine
-from pipeline.blocks import write_blocks
-from pipeline.kernels import Matrix
-from pipeline.record import Iteration, to_arrays
+from data_prep.folders import Folder, Where, folder
+from pipeline.record import Iteration
 
 if TYPE_CHECKING:
     import dask.array as da
 
-W_CHUNK_NBYTES = 64 * 2**20
-KEPT_REVISIONS = 2
 NEEDED = {"parameters", "shape", "fingerprint", "relative_error", "n_iter", "passes", "seconds", "stop", "ended"}
 REVISION = re.compile(r"r\d{6}-")
 NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
@@ -129,10 +120,10 @@ def _pointed_at(group: Folder, pointer: str, status: str) -> Factors | None:
         raise store.BadInput(
             f"{group / revision}/zarr.json is named as {pointer}, but missing or not {status}; restore it"
         )
-    return Factors(group / revision, _told(attributes))
+    return Factors(group / revision, told(attributes))
 
 
-def _told(attributes: Mapping[str, Any]) -> dict[str, Any]:
+def told(attributes: Mapping[str, Any]) -> dict[str, Any]:
     """Attributes without those that are there to notice damage."""
     return {key: value for key, value in attributes.items() if key not in ("digest", "digests")}
 
@@ -142,8 +133,9 @@ def groups(path: Folder) -> list[Folder]:
     below = path / "nmf"
     if not below.exists():
         return []
-    found = [below]
-    for group in (below / name for name in below.entries() if (below / name).entries()):
+    begun = [below / name for name in below.entries() if _begun(below / name)]
+    found = [below] if begun else []
+    for group in begun:
         found.append(group)
         with suppress(store.BadInput):  # who verifies will say that, too
             pointers = store.group_attributes(group)
@@ -153,128 +145,9 @@ def groups(path: Folder) -> list[Folder]:
     return found
 
 
-@dataclass(frozen=True, kw_only=True)
-class Finished:
-    """What a revision is written from."""
-
-    W: Matrix
-    """(m, d)."""
-    H: Sequence[tuple[range, Any]]
-    """For each partition its chunks and their blocks (d, c), where the engine keeps them: tasks write these."""
-    iterations: Sequence[Iteration]
-    attributes: Mapping[str, Any]
-    complete: bool
-    """False for a checkpoint: readers do not see it, and the next run continues from it."""
-
-
-def publish_revision(
-    matrix: StoredMatrix,
-    name: str,
-    finished: Finished,
-    *,
-    still_ours: Callable[[], None],
-    in_use: str | None = None,
-) -> Factors:
-    """Write a revision of a factorization, put it on disk, and point at it.
-
-    Parameters
-    ----------
-    matrix
-        What was factorized.
-    name
-        Of the factorization.
-    finished
-        What to write.
-    still_ours
-        Raises where another process has become the writer: then nothing is pointed at.
-    in_use
-        A revision that is not to go yet.
-    """
-    group = named(matrix.path, name)
-    revision = group / _next_revision(group)
-    status = "complete" if finished.complete else "checkpoint"
-    attributes = {"format": store.FORMAT, "status": status, **finished.attributes}
-    pointers, version = _pointers(group)
-    try:
-        revision.make()
-        attributes["digests"] = _write(revision, matrix, finished)
-        store.publish(revision, attributes)
-        revision.put_on_disk()
-        still_ours()
-    except BaseException:
-        revision.remove()
-        raise
-    pointers.pop("resume", None)
-    pointers["current" if finished.complete else "resume"] = revision.name
-    try:
-        store.switch(group, pointers, version)  # where it fails otherwise it may have been done: the revision stays
-    except HeldError:
-        revision.remove()
-        raise
-    _clean(group, {in_use, pointers.get("current"), pointers.get("resume")})
-    return Factors(revision, _told(attributes))
-
-
-def _pointers(group: Folder) -> tuple[dict[str, Any], str | None]:
-    """Return what a factorization points at, and the version of it that is to be replaced.
-
-    It is there before the first revision is, so that where revisions are without it, it was lost.
-    """
-    for path in (group.parent, group):
-        if path.read("zarr.json") is None:
-            path.make()
-            store.publish(path, {})
-    return store.attributes_and_version(group)
-
-
-def _clean(group: Folder, in_use: Set[str | None]) -> None:
-    """Remove all complete revisions but the newest two, and what dead attempts left; only the writer may."""
-    entries = group.entries()
-    revisions = [name for name in entries if REVISION.match(name)]
-    complete = [name for name in revisions if store.group_attributes(group / name).get("status") == "complete"]
-    aside = [name for name in entries if name.startswith(ASIDE)]
-    for name in {*revisions, *aside} - {*complete[-KEPT_REVISIONS:]} - in_use:
-        (group / name).remove()
-
-
-def _write(revision: Folder, matrix: StoredMatrix, finished: Finished) -> dict[str, dict[str, str]]:
-    """Write the arrays of a revision; returns their digests."""
-    m, d = finished.W.shape
-    together = max(1, min(d, W_CHUNK_NBYTES // (4 * m)))
-    W = store.create_array(
-        revision,
-        "W",
-        shape=(m, d),
-        chunks=(m, together),
-        dtype=np.float32,
-        dimension_names=("pixel", "component"),
-    )
-    W[...] = finished.W
-    create_H(revision, "H", d, matrix)
-    checksums = engine.call_each(write_blocks, [(revision, "H", part, blocks) for part, blocks in finished.H])
-    for field, values in to_arrays(finished.iterations).items():
-        store.write_array(revision, field, values, ("iteration",))
-    known = {"H": list(itertools.chain.from_iterable(checksums))}
-    return {name: store.digest(revision, name, known.get(name)) for name in ("W", "H", *Iteration._fields)}
-
-
-def create_H(where: Folder, name: str, d: int, matrix: StoredMatrix) -> None:
-    """Create an empty H (d, n), chunked like A: a chunk of it belongs to one task."""
-    where.make()
-    store.create_array(
-        where,
-        name,
-        shape=(d, matrix.shape[1]),
-        chunks=(d, matrix.chunk_images),
-        dtype=np.float32,
-        dimension_names=("component", "image"),
-        overwrite=True,
-    )
-
-
-def _next_revision(group: Folder) -> str:
-    taken = [int(name[1:7]) for name in group.entries() if REVISION.match(name)]
-    return f"r{max(taken, default=0) + 1:06d}-{uuid.uuid4().hex[:8]}"
+def _begun(group: Folder) -> bool:
+    """Whether a factorization has, or should have, its pointer: before that a run may have made folders only."""
+    return group.read("zarr.json") is not None or any(map(REVISION.match, group.entries()))
 
 
 def _lazy(path: Folder, name: str) -> "da.Array":

@@ -19,11 +19,12 @@ from pipeline import engine, starts
 from pipeline.blocks import Scratch, StoredBlocks
 from pipeline.checkpoints import Checkpoints, Every
 from pipeline.config import NMFConfig, differences
-from pipeline.factors import Factors, Finished, create_H, named, newest, publish_revision
+from pipeline.factors import Factors, named, newest
 from pipeline.loop import Stop, solve, stop_reason
 from pipeline.one_pass import BlockMatrix
 from pipeline.plan import Plan, RefusedPlan, check_rank, make_plan
 from pipeline.provenance import plan_and_outcome, provenance
+from pipeline.publishing import Finished, create_H, publish_revision
 from pipeline.record import Iteration, Recorder
 from pipeline.solvers.hals import HALS
 from pipeline.solvers.mu import MU

@@ -12,10 +12,10 @@ from data_prep.arrays import write_matrix
 from data_prep.folders import folder
 from data_prep.lock import HeldError
 from pipeline import factorize, open_factors
-from pipeline.factors import Finished, publish_revision
 from pipeline.job import ParametersDiffer
 from pipeline.loop import Stop
 from pipeline.plan import RefusedPlan
+from pipeline.publishing import Finished, publish_revision
 from pipeline.starts import Given
 from tests import naive
 from tests.conftest import sparse
@@ -142,7 +142,7 @@ class TestInThisThread:
     def test_a_revision_that_cannot_be_written_leaves_the_last_one_current(self, planted, monkeypatch):
         factorize(planted, 4, max_iter=2)
         before = bits(planted)
-        monkeypatch.setattr("pipeline.factors.write_blocks", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+        monkeypatch.setattr("pipeline.publishing.write_blocks", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
         with pytest.raises(OSError, match="disk full"):
             factorize(planted, 4, max_iter=9)
         assert bits(planted) == before

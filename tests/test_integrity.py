@@ -22,6 +22,7 @@ from data_prep.verify import verify
 from pipeline import factorize, open_factors
 from pipeline.factors import groups
 from tests.conftest import SOAK, save_faces
+from tests.test_images import OneTask, content, prep
 
 
 def flip(file: Path, rng: np.random.Generator) -> None:
@@ -228,3 +229,28 @@ def test_a_read_that_fails_for_a_moment_is_tried_again(made, monkeypatch):
     monkeypatch.setattr(time, "sleep", pauses.append)
     assert store.read_chunk(store.open_array(made, "A"), 0, 2).shape == (30, 8)
     assert pauses == [0.1, 0.4]
+
+
+@pytest.mark.parametrize("harm", HARMS)
+def test_a_fresh_run_mends_what_points_at_results(made, rng, harm):
+    for name in (name for name in files(made) if name.startswith("nmf") and name.endswith("zarr.json")):
+        copy = harmed(made, name, harm, rng)
+        factorize(copy, 4, max_iter=3, fresh=True)
+        assert everything(copy)[:-1] == everything(made)[:-1], name  # but for the seconds that it took
+
+
+def test_records_of_an_interrupted_preparation_are_not_trusted(made, rng, tmp_path):
+    images = tmp_path / "images"
+    with pytest.raises(OSError, match="gone"):
+        prep(images, tmp_path / "begun.zarr", executor=OneTask(), max_skip=0.1)
+    expected = content(prep(images, tmp_path / "whole.zarr", max_skip=0.1).path.path)
+    for name in [name for name in files(tmp_path / "begun.zarr") if name != "zarr.json"] * 3:
+        copy = harmed(tmp_path / "begun.zarr", name, flip, rng)
+        prep(images, copy, max_skip=0.1)
+        assert content(copy) == expected, name
+        assert store.open_matrix(copy).norm_squared == store.open_matrix(made).norm_squared
+
+
+def test_a_run_that_was_killed_before_it_had_a_result_is_no_damage(made):
+    (made / "nmf" / "d9" / "scratch-1").mkdir(parents=True)
+    assert damages(made) == []

@@ -18,9 +18,10 @@ from data_prep.folders import folder
 from data_prep.lock import HeldError, only_writer
 from data_prep.remote import Changed, Unreachable
 from pipeline import factorize, open_factors
-from tests.conftest import sparse
+from tests.conftest import save_faces, sparse
 from tests.test_commands import nmf_batch
 from tests.test_factorize import bits
+from tests.test_images import prep
 
 SECRET = "a-secret-that-must-not-be-seen"
 
@@ -269,3 +270,15 @@ def test_refused_credentials_and_silence_are_told_apart():
         raise PermissionDeniedError("403")
     with pytest.raises(Unreachable, match="run the same command again"), remote._translated("s3://b/x"):
         raise GenericError("timeout")
+
+
+def test_images_are_appended_to_a_remote_store_as_to_a_local_one(faces, bucket, tmp_path, rng, monkeypatch):
+    monkeypatch.setattr(store, "CHUNK_NBYTES", 8 * 30)
+    here = tmp_path / "f.zarr"
+    for place in ("s3://bucket/f.zarr", here):
+        prep(faces, place)
+    save_faces(faces / "later", rng)
+    for place in ("s3://bucket/f.zarr", here):
+        assert prep(faces, place).n_new == 30
+    there = {key.removeprefix("f.zarr/"): content for key, content in objects(bucket).items() if lock.LEASE not in key}
+    assert {str(file.relative_to(here)): file.read_bytes() for file in here.rglob("*") if file.is_file()} == there

@@ -1,0 +1,159 @@
+"""Writing a revision: under a name of its own, put on disk, and only then pointed at."""
+
+import itertools
+import uuid
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from data_prep import store
+from data_prep.folders import ASIDE, Folder
+from data_prep.lock import HeldError
+from data_prep.store import StoredMatrix
+from pipeline import engine
+from pipeline.blocks import write_blocks
+from pipeline.factors import REVISION, Factors, named, told
+from pipeline.kernels import Matrix
+from pipeline.record import Iteration, to_arrays
+
+W_CHUNK_NBYTES = 64 * 2**20
+KEPT_REVISIONS = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finished:
+    """What a revision is written from."""
+
+    W: Matrix
+    """(m, d)."""
+    H: Sequence[tuple[range, Any]]
+    """For each partition its chunks and their blocks (d, c), where the engine keeps them: tasks write these."""
+    iterations: Sequence[Iteration]
+    attributes: Mapping[str, Any]
+    complete: bool
+    """False for a checkpoint: readers do not see it, and the next run continues from it."""
+
+
+def publish_revision(
+    matrix: StoredMatrix,
+    name: str,
+    finished: Finished,
+    *,
+    still_ours: Callable[[], None],
+    in_use: str | None = None,
+) -> Factors:
+    """Write a revision of a factorization, put it on disk, and point at it.
+
+    Parameters
+    ----------
+    matrix
+        What was factorized.
+    name
+        Of the factorization.
+    finished
+        What to write.
+    still_ours
+        Raises where another process has become the writer: then nothing is pointed at.
+    in_use
+        A revision that is not to go yet.
+    """
+    group = named(matrix.path, name)
+    revision = group / _next_revision(group)
+    status = "complete" if finished.complete else "checkpoint"
+    attributes = {"format": store.FORMAT, "status": status, **finished.attributes}
+    pointers, version = _pointers(group)
+    try:
+        revision.make()
+        attributes["digests"] = _write(revision, matrix, finished)
+        store.publish(revision, attributes)
+        revision.put_on_disk()
+        still_ours()
+    except BaseException:
+        revision.remove()
+        raise
+    pointers.pop("resume", None)
+    pointers["current" if finished.complete else "resume"] = revision.name
+    try:
+        store.switch(group, pointers, version)  # where it fails otherwise it may have been done: the revision stays
+    except HeldError:
+        revision.remove()
+        raise
+    _clean(group, {in_use, pointers.get("current"), pointers.get("resume")})
+    return Factors(revision, told(attributes))
+
+
+def _pointers(group: Folder) -> tuple[dict[str, Any], str | None]:
+    """Return what a factorization points at, and the version of it that is to be replaced.
+
+    It is there before the first revision is, so that where revisions are without it, it was lost.
+    """
+    for path in (group.parent, group):
+        if path.read("zarr.json") is None or (path == group.parent and _is_damaged(path)):  # that one never says more
+            path.make()
+            store.publish(path, {})
+    if _is_damaged(group):  # only a fresh run comes this far
+        return {}, group.read_versioned("zarr.json")[1]
+    return store.attributes_and_version(group)
+
+
+def _is_damaged(group: Folder) -> bool:
+    try:
+        store.group_attributes(group)
+    except store.BadInput:
+        return True
+    return False
+
+
+def _clean(group: Folder, in_use: Set[str | None]) -> None:
+    """Remove all complete revisions but the newest two, and what dead attempts left; only the writer may."""
+    entries = group.entries()
+    revisions = [name for name in entries if REVISION.match(name)]
+    whole = [name for name in revisions if not _is_damaged(group / name)]
+    complete = [name for name in whole if store.group_attributes(group / name).get("status") == "complete"]
+    aside = [name for name in entries if name.startswith(ASIDE)]
+    for name in {*revisions, *aside} - {*complete[-KEPT_REVISIONS:]} - in_use:
+        if name in revisions:
+            (group / name / "zarr.json").remove()  # first: without it what a kill leaves is nothing to anybody
+        (group / name).remove()
+
+
+def _write(revision: Folder, matrix: StoredMatrix, finished: Finished) -> dict[str, dict[str, str]]:
+    """Write the arrays of a revision; returns their digests."""
+    m, d = finished.W.shape
+    together = max(1, min(d, W_CHUNK_NBYTES // (4 * m)))
+    W = store.create_array(
+        revision,
+        "W",
+        shape=(m, d),
+        chunks=(m, together),
+        dtype=np.float32,
+        dimension_names=("pixel", "component"),
+    )
+    W[...] = finished.W
+    create_H(revision, "H", d, matrix)
+    checksums = engine.call_each(write_blocks, [(revision, "H", part, blocks) for part, blocks in finished.H])
+    for field, values in to_arrays(finished.iterations).items():
+        store.write_array(revision, field, values, ("iteration",))
+    known = {"H": list(itertools.chain.from_iterable(checksums))}
+    return {name: store.digest(revision, name, known.get(name)) for name in ("W", "H", *Iteration._fields)}
+
+
+def create_H(where: Folder, name: str, d: int, matrix: StoredMatrix) -> None:
+    """Create an empty H (d, n), chunked like A: a chunk of it belongs to one task."""
+    where.make()
+    store.create_array(
+        where,
+        name,
+        shape=(d, matrix.shape[1]),
+        chunks=(d, matrix.chunk_images),
+        dtype=np.float32,
+        dimension_names=("component", "image"),
+        overwrite=True,
+    )
+
+
+def _next_revision(group: Folder) -> str:
+    taken = [int(name[1:7]) for name in group.entries() if REVISION.match(name)]
+    return f"r{max(taken, default=0) + 1:06d}-{uuid.uuid4().hex[:8]}"
