@@ -15,7 +15,7 @@ from distributed import Client, LocalCluster, get_task_stream
 
 from cluster import connect as connecting
 from cluster.connect import SILENCE_S, connect, version_mismatches
-from data_prep import store
+from data_prep import groups, store
 from data_prep.folders import folder
 from data_prep.store import open_matrix
 from pipeline import engine, factorize, job
@@ -81,7 +81,7 @@ def test_a_worker_that_sees_another_store_is_named(planted):
         blind = next(iter(local.scheduler.workers))
 
         def look_elsewhere():
-            store.group_attributes = lambda path: {}
+            groups.group_attributes = lambda path: {}
 
         client.run(look_elsewhere, workers=[blind])
         with pytest.raises(store.BadInput, match=f"but {blind} finds another there, or none; mount it at this path"):
