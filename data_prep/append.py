@@ -105,6 +105,21 @@ def append(matrix: StoredMatrix, files: Sequence[SourceFile], max_skip: float, t
     return attributes
 
 
+def take_back(matrix: StoredMatrix) -> None:
+    """Make shorter again what an append has made longer that was interrupted and is not asked for any more."""
+    path, (_, n), c = matrix.path, matrix.shape, matrix.chunk_images
+    with only_writer(path):
+        A, last = store.open_array(path, "A", mode="r+"), matrix.attributes["last_checksum"]
+        if n % c:
+            columns = store.read_chunk(A, 0, n // c, checksum=last, n=n)
+            put_chunk(A, (0, n // c), encode_chunk(A, (0, n // c), columns))
+        _resize(path, "A", n)
+        _write_tail(path, "image", n, np.array([], np.dtypes.StringDType()))
+        _write_tail(path, "ok", n, np.array([], np.bool_))
+        _write_tail(path, "checksum", matrix.n_chunks - 1, np.array([last], np.uint32))
+        (path / RECORDS).remove()
+
+
 def _write_columns(matrix: StoredMatrix, files: Sequence[SourceFile], tasks: Tasks) -> list[ChunkResult]:
     """Make A longer, and write the chunks that have new columns."""
     path, prep = matrix.path, matrix.attributes["prep"]

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from data_prep import store
-from data_prep.append import Tasks, append, since
+from data_prep.append import Tasks, append, since, take_back
 from data_prep.columns import (
     RECORDS,
     ChunkResult,
@@ -225,9 +225,8 @@ def _again(path: Folder, files: Sequence[SourceFile], options: Options, listing:
     attributes = matrix.attributes
     if new or attributes.get("sampling"):
         attributes = append(matrix, new, options.max_skip, tasks)
-    elif RECORDS in path.entries():  # of one that was killed just after it had published
-        with only_writer(path):
-            (path / RECORDS).remove()
+    elif RECORDS in path.entries():
+        take_back(matrix)
     return _prepared(path, attributes, tuple(attributes["shape"]), listing, n_new=len(new))
 
 

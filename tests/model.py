@@ -11,8 +11,10 @@ import pytest
 from PIL import Image
 
 from data_prep import store
+from data_prep.columns import RECORDS
 from data_prep.decode import Decoding
 from data_prep.images import Options, prepare
+from data_prep.sample import read_sample
 from pipeline import factorize
 from tests.conftest import save_png
 
@@ -44,34 +46,43 @@ class Inline(Executor):
 
 
 class Truth:
-    """Twenty images, one of them broken, and what a clean store makes of them."""
+    """Images, one of them broken, of which the first come first, and what a clean store makes of those and of all."""
 
     def __init__(self, home, rng):
-        self.home, self.images = home, home / "images"
+        self.home, self.sources = home, [home / "first", home / "all"]
         for k in range(20):
-            save_png(self.images / f"{k:02d}.png", rng.integers(0, 256, (4, 3), dtype=np.uint8))
-        (self.images / "04.png").write_bytes(b"no image")
-        self.names = sorted(file.name for file in self.images.iterdir())
-        self.A = np.stack([self.column(name) for name in self.names], axis=1)
-        self.prepare(home / "clean.zarr", Inline())
-        self.files = files(home / "clean.zarr")
-        known = {"A": self.A.tolist(), "image": self.names, "ok": [name != "04.png" for name in self.names]}
-        more = {name: values(home / "clean.zarr", name) for name in ("sample_column", "checksum")}
-        self.values = {**known, **more, "sample": self.A[:, more["sample_column"]].tolist()}
+            save_png(home / "all" / f"{k:02d}.png", rng.integers(0, 256, (4, 3), dtype=np.uint8))
+        (home / "all" / "04.png").write_bytes(b"no image")
+        names = sorted(file.name for file in (home / "all").iterdir())
+        later = [name for name in names if int(name[:2]) % 3 == 2]
+        shutil.copytree(home / "all", home / "first", ignore=lambda *_: later)
+        first = [name for name in names if name not in later]
+        self.prepare(home / "clean0.zarr", 0)
+        shutil.copytree(home / "clean0.zarr", home / "clean1.zarr")
+        self.prepare(home / "clean1.zarr", 1)
+        self.stages = [self.stage(0, first), self.stage(1, first + later)]
         self.factors = cache(self.factors)
+
+    def stage(self, stage, names):
+        """Files of a clean store, A, and the values of all its arrays."""
+        path, A = self.home / f"clean{stage}.zarr", np.stack([self.column(name) for name in names], axis=1)
+        known = {"A": A.tolist(), "image": names, "ok": [name != "04.png" for name in names]}
+        more = {name: values(path, name) for name in ("sample_column", "checksum")}
+        return files(path), A, {**known, **more, "sample": A[:, more["sample_column"]].tolist()}
 
     def column(self, name):
         broken = name == "04.png"
-        return np.zeros(12, np.uint8) if broken else np.asarray(Image.open(self.images / name)).ravel()
+        return np.zeros(12, np.uint8) if broken else np.asarray(Image.open(self.home / "all" / name)).ravel()
 
-    def prepare(self, path, executor):
-        prepare([self.images], path, Options(decoding=Decoding(), max_skip=0.1), executor)
+    def prepare(self, path, stage, executor=None):
+        options = Options(decoding=Decoding(), max_skip=0.1)
+        prepare([self.sources[stage]], path, options, executor or Inline())
 
-    def factors(self, seed, n):
+    def factors(self, key, n):
         """Content of a factorization that nothing has interrupted; its loss is what NumPy finds."""
-        made = run(self.home / "clean.zarr", seed, n, name=f"s{seed}n{n}").factors
+        made = run(self.home / f"clean{key // 2}.zarr", key % 2, n, name=f"s{key}n{n}").factors
         W, H = made.W.compute().astype(float), made.H.compute()
-        assert made.loss[-1] == pytest.approx(np.linalg.norm(self.A / 255 - W @ H) ** 2, rel=1e-4)
+        assert made.loss[-1] == pytest.approx(np.linalg.norm(self.stages[key // 2][1] / 255 - W @ H) ** 2, rel=1e-4)
         return content_of(made)
 
 
@@ -85,8 +96,9 @@ class Model:
     def remove(self):
         shutil.rmtree(self.path, ignore_errors=True)
         self.complete = self.doubtful = False  # doubtful: harmed while it was not complete
+        self.stage, self.appending = 0, False
         self.whole, self.harmed = {}, {}  # what files must be; what those are that were harmed, None where deleted
-        self.revisions, self.pointed = {}, {}  # (seed, iterations) by name; names by pointer
+        self.revisions, self.pointed = {}, {}  # (key of seed and stage, iterations) by name; names by pointer
 
     def state(self):
         return tuple(self.revisions.get(self.pointed.get(pointer)) for pointer in ("current", "resume"))
@@ -106,7 +118,8 @@ class Model:
             self.whole |= {POINTER: now, NMF: self.whole.get(NMF) or read(self.path / NMF)}
         for name in set(self.pointed.values()) - self.revisions.keys():
             attributes = store.group_attributes(group / name)
-            self.revisions[name] = attributes["parameters"]["seed"], attributes["n_iter"]
+            later = 2 * (attributes["shape"][1] == 20)
+            self.revisions[name] = attributes["parameters"]["seed"] + later, attributes["n_iter"]
             self.whole |= {f"nmf/d3/{name}/{file}": content for file, content in files(group / name).items()}
         for name in self.revisions.keys() - self.pointed.values():
             if not (group / name / ROOT).exists():  # it is nothing to anybody
@@ -120,10 +133,14 @@ class Model:
 
     def take_in_matrix(self):
         with suppress(store.BadInput):
-            if not self.complete and store.group_attributes(self.path).get("status") == "complete":
-                self.whole, self.complete, self.doubtful = dict(self.truth.files), True, False
+            attributes = store.group_attributes(self.path)
+            if attributes.get("status") == "complete" and not self.harmed:
+                self.complete, self.doubtful = True, False
+                self.stage, self.appending = int(attributes["shape"][1] == 20), (self.path / RECORDS).exists()
+                results = {name: content for name, content in self.whole.items() if name.startswith("nmf/")}
+                self.whole = results | ({} if self.appending else self.truth.stages[self.stage][0])
 
-    def plan(self, seed, n, fresh):
+    def plan(self, key, n, fresh):
         """What a run needs, iterations it begins with, and states it may pass through; the last is its end."""
         start = None if fresh else self.newest()
         begun = self.revisions[start][1] if start else 0
@@ -131,9 +148,9 @@ class Model:
         if begun >= n and "resume" not in self.pointed:
             return needs, begun, [self.state()]
         current, resume = (None, None) if POINTER in self.harmed else self.state()
-        on_the_way = [(current, (seed, k)) for k in range(begun + 1, n + 1)]
-        needs += ["A", "checksum", *(["sample"] if not start and INIT[seed] == "nndsvd" else [])]
-        return needs, begun, [self.state(), (current, resume), *on_the_way, ((seed, max(begun, n)), None)]
+        on_the_way = [(current, (key, k)) for k in range(begun + 1, n + 1)]
+        needs += ["A", "checksum", *(["sample"] if not start and INIT[key % 2] == "nndsvd" else [])]
+        return needs, begun, [self.state(), (current, resume), *on_the_way, ((key, max(begun, n)), None)]
 
 
 def run(path, seed, n, **ways):
@@ -157,8 +174,16 @@ def content_of(factors):
 def values(path, name):
     """Values of an array of a store, read as readers do."""
     matrix = store.open_matrix(path)
-    array, checksums = store.open_array(path, name), store.read_checksums(matrix) if name == "A" else ()
-    if len(array.shape) == 1:
+    n = matrix.shape[1]
+    if name == "sample":
+        return read_sample(matrix, n).tolist()
+    if name == "checksum":
+        return store.read_checksums(matrix).tolist()
+    if name == "sample_column":
         return store.read_array(path, name).tolist()
-    known = [{"checksum": int(checksum)} for checksum in checksums] or [{}] * array.cdata_shape[1]
-    return np.concatenate([store.read_chunk(array, 0, k, **check) for k, check in enumerate(known)], axis=1).tolist()
+    array = store.open_array(path, name)
+    if name != "A":
+        return store.read_array(path, name, n).tolist()
+    checksums = store.read_checksums(matrix).tolist()
+    blocks = [store.read_chunk(array, 0, k, checksum=checksum, n=n) for k, checksum in enumerate(checksums)]
+    return np.concatenate(blocks, axis=1).tolist()

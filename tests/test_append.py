@@ -90,6 +90,17 @@ def test_a_longer_append_that_was_given_up_leaves_no_trace(grown, tmp_path):
     assert content(path) == content(tmp_path / "whole.zarr")
 
 
+def test_an_append_that_is_not_asked_for_any_more_is_taken_back(grown, tmp_path):
+    arrive, path, _ = grown
+    before = content(path)
+    shutil.copytree(path.parent / "images", tmp_path / "first")
+    with pytest.raises(OSError, match="gone"):
+        prep(arrive(2), path, executor=OneTask())
+    assert content(path) != before
+    assert prep(tmp_path / "first", path).n_new == 0
+    assert content(path) == before
+
+
 def test_a_run_sees_the_columns_it_began_with(grown, monkeypatch):
     arrive, path, _ = grown
     factorize(path, 3, max_iter=4, tol=0, name="alone")

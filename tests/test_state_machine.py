@@ -30,6 +30,7 @@ from tests.killed import in_child, kill, watch
 from tests.model import HARMS, POINTER, ROOT, Inline, Model, Truth, content_of, files, read, run, values
 from tests.test_checkpoints import Stopped, stop_at
 
+JOBS = ("prep", "append", "run", "fresh", "repair")
 SEEDS, ITERATIONS, NUMBERS = st.integers(0, 1), st.integers(1, 6), st.integers(0, 10**6)
 
 
@@ -48,11 +49,13 @@ class Stores(RuleBasedStateMachine, Model):
         assert not said or any(str(self.path / name) in said for name in self.harmed_among(needs)), said
         return not said
 
-    def prepare(self, executor):
-        if self.complete:
-            return self.attempt(lambda: self.truth.prepare(self.path, executor), ROOT, "A/zarr.json")
+    def prepare(self, executor=None):
+        if self.complete and self.harmed:
+            return self.attempt(
+                lambda: self.truth.prepare(self.path, self.stage, executor), ROOT, "A/zarr.json", "image"
+            )
         try:
-            self.truth.prepare(self.path, executor)
+            self.truth.prepare(self.path, self.stage, executor)
         except store.BadInput:
             if not self.doubtful:
                 raise
@@ -64,12 +67,13 @@ class Stores(RuleBasedStateMachine, Model):
     def begin(self, seed, n, stop):
         """Most sequences begin with a result, or with one that was interrupted."""
         if n:
-            self.prepare(Inline())
+            self.prepare()
             self.run(seed, n, False, stop)
 
     @rule()
     def prep(self):
-        self.prepare(Inline())
+        self.prepare()
+        assert not self.appending
         assert self.complete or not self.path.exists()
 
     @rule(chunks=st.integers(0, 4))
@@ -77,11 +81,19 @@ class Stores(RuleBasedStateMachine, Model):
         with suppress(OSError):
             self.prepare(Inline(chunks))
 
+    @precondition(lambda self: self.complete and self.stage == 0 and not self.harmed)
+    @rule(chunks=st.integers(0, 4))
+    def append(self, chunks):
+        with suppress(OSError):
+            self.truth.prepare(self.path, 1, Inline(chunks))
+        self.take_in_matrix()
+
     @precondition(lambda self: self.complete)
     @rule(seed=SEEDS, n=ITERATIONS, fresh=st.booleans(), stop=st.none() | ITERATIONS)
     def run(self, seed, n, fresh, stop):
-        other = not fresh and self.newest() is not None and self.revisions[self.newest()][0] != seed
-        needs, begun, states = self.plan(seed, n, fresh)
+        key = seed + 2 * self.stage
+        other = not fresh and self.newest() is not None and self.revisions[self.newest()][0] != key
+        needs, begun, states = self.plan(key, n, fresh)
         stops = stop is not None and begun < stop <= n
         ways = {"fresh": fresh, **({"on_iteration": stop_at(stop)} if stop else {})}
         ended = None
@@ -90,26 +102,32 @@ class Stores(RuleBasedStateMachine, Model):
         except (Stopped, ParametersDiffer) as error:
             done, ended = True, type(error)
         assert not done or ended is (ParametersDiffer if other else Stopped if stops else None)
-        stopped = [(states[-1 if len(states) == 1 else -2][0], (seed, stop))]
+        stopped = [(states[-1 if len(states) == 1 else -2][0], (key, stop))]
         self.take_in(((stopped if stops else states)[-1]) if done and not other else self.state())
 
     @precondition(lambda self: self.newest() is not None)
     @rule(more=st.integers(0, 2))
     def resume(self, more):
         seed, n = self.revisions[self.newest()]
-        self.run(seed, min(6, n + more), False, None)
+        self.run(seed % 2, min(6, n + more), False, None)
 
-    @rule(k=st.integers(1, 420), job=st.sampled_from(["prep", "run", "fresh", "repair"]), seed=SEEDS, n=ITERATIONS)
+    @rule(
+        k=st.integers(1, 420),
+        job=st.sampled_from(["prep", "append", "run", "fresh", "repair"]),
+        seed=SEEDS,
+        n=ITERATIONS,
+    )
     def killed(self, k, job, seed, n):
-        seed = self.revisions[self.newest()][0] if job == "run" and self.newest() else seed
+        seed = self.revisions[self.newest()][0] % 2 if job == "run" and self.newest() else seed
+        stage = 1 if job == "append" and self.complete and not self.harmed else self.stage
         ways = {"checkpoint_every": Every(iterations=2), "fresh": job == "fresh"}
 
         def work():
             shutil._use_fd_functions = False  # removes by whole paths, which are what is watched
             watch(self.path, k, kill)
-            with suppress(store.BadInput):
-                if job == "prep":
-                    self.truth.prepare(self.path, Inline())
+            with suppress(store.BadInput, ParametersDiffer):
+                if job in ("prep", "append"):
+                    self.truth.prepare(self.path, stage)
                 else:
                     self.mend() if job == "repair" else run(self.path, seed, n, **ways)
             return b"done"
@@ -118,10 +136,10 @@ class Stores(RuleBasedStateMachine, Model):
             warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of forks beside threads
             in_child(work)
         self.take_in_matrix()
-        states = self.plan(seed, n, job == "fresh")[2] if job in ("run", "fresh") else []
+        states = self.plan(seed + 2 * self.stage, n, job == "fresh")[2] if job in ("run", "fresh") else []
         self.take_in(self.state(), *states, *[(None, None)] * (job == "fresh" and POINTER in self.harmed))
 
-    @precondition(lambda self: len(self.harmed) < 3)
+    @precondition(lambda self: len(self.harmed) < 3 and not self.appending)
     @rule(which=NUMBERS, how=st.sampled_from(sorted(HARMS)), where=NUMBERS)
     def corrupt(self, which, how, where):
         there = self.whole if self.complete else files(self.path)
@@ -141,16 +159,21 @@ class Stores(RuleBasedStateMachine, Model):
         self.harmed = {}
 
     def mend(self):
-        return repair(self.home, damages_of(self.home), [self.truth.images])
+        return repair(self.home, damages_of(self.home), [self.truth.sources[self.stage]])
 
-    @precondition(lambda self: self.complete and self.harmed.get(ROOT, b"") is not None)
+    @precondition(lambda self: self.complete and not self.appending and self.harmed.get(ROOT, b"") is not None)
     @rule()
     def repair(self):
         for one in self.mend():
             name = str(Path(one.damage.file).relative_to(self.path))
             lost = not one.damage.array or (name.startswith("nmf/") and not name.endswith(ROOT))
+            lost = lost or self.names_are_lost(name)
             assert (bool(one.why_not), read(self.path / name) == self.whole[name]) == (lost, not lost), one
         self.take_in(self.state())
+
+    def names_are_lost(self, name):
+        """Names in the order of appends are nowhere else, and who needs them is lost with them."""
+        return self.stage == 1 and "image/c/0" in self.harmed and (name == "image/c/0" or name.startswith("A/c/"))
 
     @invariant()
     def all_but_the_harmed_is_as_it_was(self):
@@ -167,7 +190,8 @@ class Stores(RuleBasedStateMachine, Model):
     def readers_see_what_is_complete(self):
         for name in ARRAYS if self.complete else ():
             needs = [name, ROOT, "A/zarr.json", *(["checksum"] if name == "A" else [])]
-            self.expect(lambda name=name: values(self.path, name), self.truth.values[name], *needs)
+            if name != "sample_column" or not self.appending:
+                self.expect(lambda name=name: values(self.path, name), self.truth.stages[self.stage][2][name], *needs)
         for pointer, find in (("current", open_factors), ("resume", newest)):
             if pointer in self.pointed:
                 name = self.pointed[pointer]
