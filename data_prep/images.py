@@ -214,8 +214,8 @@ def _again(path: Folder, files: Sequence[SourceFile], options: Options, listing:
     matrix = store.open_matrix(path)
     stored, asked = dict(matrix.attributes.get("prep", {})), _settings(options, files)
     appends = stored.pop("appends", [])
+    del asked["appends"]
     different = [f"{key}: {stored.get(key)} → {value}" for key, value in asked.items() if stored.get(key) != value]
-    different = [said for said in different if not said.startswith("appends")]
     new, gone = since(matrix, appends, files)
     if gone:
         different.append(f"the images: of {matrix.shape[1]} stored some are not there, or have changed since")

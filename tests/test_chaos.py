@@ -18,10 +18,9 @@ from data_prep.arrays import write_matrix
 from data_prep.folders import folder
 from pipeline import factorize
 from pipeline.factors import newest
-from tests.conftest import sparse
+from tests.conftest import SOAK, sparse
 from tests.test_factorize import bits
 
-SOAK = bool(os.environ.get("NMF_BATCH_SOAK"))
 EVERY = 20 if SOAK else 5  # iterations between checkpoints
 WORKERS = ("--workers", "2")
 GRACE_S = 6.0
