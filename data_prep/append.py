@@ -18,8 +18,17 @@ from numpy.typing import NDArray
 
 from data_prep import store
 from data_prep.chunks import encode_chunk, put_chunk, resize
-from data_prep.columns import RECORDS, ChunkResult, Progress, attempt_of, check_share, chunks_of, write_chunks
-from data_prep.decode import Decoding
+from data_prep.columns import (
+    RECORDS,
+    ChunkResult,
+    Progress,
+    attempt_of,
+    check_room,
+    check_share,
+    chunks_of,
+    write_chunks,
+)
+from data_prep.decode import stored_decoding
 from data_prep.folders import HALF, Folder
 from data_prep.lock import HeldError, only_writer
 from data_prep.sample import write_sample
@@ -122,16 +131,16 @@ def take_back(matrix: StoredMatrix) -> None:
 
 def _write_columns(matrix: StoredMatrix, files: Sequence[SourceFile], tasks: Tasks) -> list[ChunkResult]:
     """Make A longer, and write the chunks that have new columns."""
-    path, prep = matrix.path, matrix.attributes["prep"]
+    path = matrix.path
+    check_room(path, matrix.shape[0] * len(files) if matrix.attributes["prep"]["codec"] == "none" else 0)
     attempt = hashlib.sha256(json.dumps([matrix.fingerprint, digest(files)]).encode()).hexdigest()
     if attempt_of(path) != attempt:
         (path / RECORDS).remove()
         (path / RECORDS).make()
         (path / RECORDS).replace("attempt", attempt.encode())
     _resize(path, "A", matrix.shape[1] + len(files))
-    decoding = Decoding(mode=matrix.attributes["mode"], scale=prep["scale"], size=prep["size"] and tuple(prep["size"]))
     height, width, channels = matrix.attributes["image_shape"]
-    chunks = chunks_of(path, files, decoding, (height, width, channels), matrix)
+    chunks = chunks_of(path, files, stored_decoding(matrix.attributes), (height, width, channels), matrix)
     return write_chunks(chunks, tasks.executor, tasks.on_progress)
 
 

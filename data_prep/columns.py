@@ -3,6 +3,7 @@
 What a task did is recorded beside the store until the whole is complete, so that an interrupted preparation goes on.
 """
 
+import errno
 import hashlib
 import json
 from collections.abc import Callable, Sequence
@@ -148,6 +149,17 @@ def check_share(unreadable: Sequence[Sequence[str]], n: int, max_skip: float, pa
         raise store.BadInput(
             f"{len(unreadable)} of {n} images cannot be used, more than --max-skip {100 * max_skip:g}% allows "
             f"for {path}; mend them or raise it: {first}{'; …' if len(unreadable) > 3 else ''}"
+        )
+
+
+def check_room(path: Folder, nbytes: int) -> None:
+    """Raise OSError where so many bytes do not fit."""
+    free = path.free_nbytes()
+    if free is not None and free < nbytes:
+        raise OSError(
+            errno.ENOSPC,
+            f"the new columns of A, and its sample, need {nbytes:,} bytes, but {free:,} are free; make room",
+            str(path),
         )
 
 

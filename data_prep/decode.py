@@ -1,9 +1,10 @@
 """From the bytes of a file to one image; the only place where Pillow decodes."""
 
 import io
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +49,12 @@ class Decoding:
             raise ValueError(f"size is {self.size[0]}x{self.size[1]}, but both sides must be 1 or more")
         if self.size is not None and self.size[0] * self.size[1] > MAX_PIXELS:
             raise ValueError(f"size is {self.size[0]}x{self.size[1]}, more than {MAX_PIXELS} pixels in all")
+
+
+def stored_decoding(attributes: Mapping[str, Any]) -> Decoding:
+    """Return how the images of a store were decoded, from its attributes."""
+    prep = attributes["prep"]
+    return Decoding(mode=attributes["mode"], scale=prep["scale"], size=prep["size"] and tuple(prep["size"]))
 
 
 def decode(raw: bytes, how: Decoding) -> NDArray[np.uint8]:

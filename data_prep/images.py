@@ -4,7 +4,6 @@ One task a chunk: it reads and decodes the chunk's images, writes their columns,
 so memory does not grow with the collection. What is published last makes all of it visible at once.
 """
 
-import errno
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +22,7 @@ from data_prep.columns import (
     Progress,
     Unreadable,
     attempt_of,
+    check_room,
     check_share,
     chunks_of,
     write_chunks,
@@ -170,7 +170,7 @@ def _begin(
     if attributes and attempt_of(path) == attempt and begun is not None and begun == (path / "A").read("zarr.json"):
         return version
     m = int(np.prod(image_shape))
-    _check_disk(path, m * (n + min(n, sample_size(m, 1))) if codec == "none" else 0)
+    check_room(path, m * (n + min(n, sample_size(m, 1))) if codec == "none" else 0)
     store.begin(path, expendable=ARRAYS)
     store.create_array(
         path,
@@ -187,16 +187,6 @@ def _begin(
     (path / RECORDS).replace("metadata", (path / "A").read("zarr.json") or b"")
     (path / RECORDS).replace("attempt", attempt.encode())
     return store.attributes_and_version(path)[1]
-
-
-def _check_disk(path: Folder, nbytes: int) -> None:
-    free = path.free_nbytes()
-    if free is not None and free < nbytes:
-        raise OSError(
-            errno.ENOSPC,
-            f"A and its sample need {nbytes:,} bytes, but {free:,} are free; make room",
-            str(path),
-        )
 
 
 def _settings(options: Options, files: Sequence[SourceFile]) -> dict[str, Any]:

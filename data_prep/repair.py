@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from data_prep import store
 from data_prep.chunks import encode_chunk, last_four, put_chunk
 from data_prep.columns import decode_all
-from data_prep.decode import Decoding
+from data_prep.decode import stored_decoding
 from data_prep.folders import Folder
 from data_prep.lock import only_writer
 from data_prep.sample import read_columns, sample_columns, sample_size
@@ -164,10 +164,9 @@ def _columns(path: Folder, span: slice, files: Sequence[SourceFile]) -> NDArray[
     missing = [_names(path)[span.start + j] for j, file in wanted if file is None]
     if missing:
         raise Cannot(f"the sources have no {', '.join(missing[:3])}{' …' if len(missing) > 3 else ''}")
-    how = {key: attributes["prep"][key] for key in ("scale", "size")}
-    decoding = Decoding(mode=attributes["mode"], scale=how["scale"], size=how["size"] and tuple(how["size"]))
     height, width, channels = attributes["image_shape"]
-    rows, _, unreadable = decode_all([file for _, file in wanted if file], decoding, (height, width, channels))
+    readable = [file for _, file in wanted if file]
+    rows, _, unreadable = decode_all(readable, stored_decoding(attributes), (height, width, channels))
     if unreadable:
         raise Cannot(f"{unreadable[0].name} cannot be read any more ({unreadable[0].reason})")
     columns = np.zeros((rows.shape[1], span.stop - span.start), np.uint8)

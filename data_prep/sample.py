@@ -50,16 +50,19 @@ def read_sample(matrix: StoredMatrix, k: int) -> NDArray[Any]:
 
     While an append replaces the sample, and for who began before it, the same columns are read from A.
     """
-    array = store.open_array(matrix.path, "sample") if _whole(matrix) else None
-    if array is not None:
-        wanted = min(k, array.shape[1])
-        chunks = [store.read_chunk(array, 0, j) for j in range(-(-wanted // array.chunks[1]))]
-        if _whole(matrix):
-            return np.concatenate(chunks, axis=1)[:, :wanted]
-    n = matrix.shape[1]
-    columns = sample_columns(
-        store.read_array(matrix.path, "ok", n), sample_size(matrix.shape[0], matrix.dtype.itemsize)
-    )
+    if _whole(matrix):
+        try:
+            array = store.open_array(matrix.path, "sample")
+            wanted = min(k, array.shape[1])
+            chunks = [store.read_chunk(array, 0, j) for j in range(-(-wanted // array.chunks[1]))]
+        except store.BadInput:
+            if _whole(matrix):
+                raise
+        else:
+            if _whole(matrix):  # still: it was not replaced while it was read
+                return np.concatenate(chunks, axis=1)[:, :wanted]
+    m, n = matrix.shape
+    columns = sample_columns(store.read_array(matrix.path, "ok", n), sample_size(m, matrix.dtype.itemsize))
     found = read_columns(matrix.path, columns[:k])
     return np.stack([found[int(j)] for j in columns[:k]], axis=1)
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from data_prep import append, columns, store
-from data_prep.folders import folder
+from data_prep.folders import LocalFolder, folder
 from data_prep.images import StoreDiffers
 from data_prep.lock import HeldError, only_writer
 from data_prep.sample import read_sample, sample_columns
@@ -156,3 +156,30 @@ def test_one_append_at_a_time(grown):
     arrive, path, _ = grown
     with only_writer(folder(path)), pytest.raises(HeldError):
         prep(arrive(1), path)
+
+
+def test_a_sample_that_is_replaced_while_it_is_read_is_read_from_a(grown, monkeypatch):
+    arrive, path, _ = grown
+    before = store.open_matrix(path)
+    expected = read_sample(before, 7)
+    open_array, images = store.open_array, arrive(1)
+
+    def just_before(where, name, mode="r"):
+        if name == "sample":
+            monkeypatch.undo()
+            monkeypatch.setattr(store, "CHUNK_NBYTES", 8 * 30)
+            prep(images, path)
+            shutil.rmtree(path / "sample")
+        return open_array(where, name, mode)
+
+    monkeypatch.setattr(store, "open_array", just_before)
+    np.testing.assert_array_equal(read_sample(before, 7), expected)
+
+
+def test_an_append_without_room_is_refused_with_the_numbers(grown, monkeypatch):
+    arrive, path, _ = grown
+    before, images = content(path), arrive(1)
+    monkeypatch.setattr(LocalFolder, "free_nbytes", lambda self: 100)
+    with pytest.raises(OSError, match="need 300 bytes, but 100 are free"):
+        prep(images, path)
+    assert content(path) == before
