@@ -7,7 +7,7 @@ The blocks are a function of m alone and their terms are added in order: the thr
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from dask.system import CPU_COUNT
@@ -19,6 +19,7 @@ PIXELS_TOGETHER = 1024
 TOLD_BY_SUMS = 1e-8
 """Share of ‖A‖² below which sums of float32 products do not tell ‖A − W H‖²; the next pass sums the residual."""
 
+T = TypeVar("T")
 Update = Callable[[Matrix, Matrix, Matrix], Matrix]
 """(HHᵀ, HAᵀ, Wᵀ) → a better Wᵀ, for any block of its columns."""
 
@@ -27,7 +28,7 @@ class Basis(NamedTuple):
     """W, as passes use it."""
 
     W: Matrix
-    """(m, d)."""
+    """(m, d). Where a pass is made from an extrapolated one, its entries may be negative."""
     WtW: NDArray[np.float64]
     """WᵀW, (d, d), in float64: it is a term of the loss."""
 
@@ -39,12 +40,14 @@ class Sums(NamedTuple):
     HHt: NDArray[np.floating[Any]]
     residual: float | None = None
     """‖A − W H‖² of the pass's W, where it was asked for."""
+    gradient: NDArray[np.float64] | None = None
+    """Squares (2,) of the projected gradient of H and of WᵀA, for W of unit columns, where they were asked for."""
 
 
 def basis_of(W: Matrix) -> Basis:
     """Basis of a given W (m, d)."""
-    blocks = (np.ascontiguousarray(W[k : k + PIXELS_TOGETHER].T) for k in range(0, len(W), PIXELS_TOGETHER))
-    return Basis(W, sum(map(gram, blocks), np.zeros((W.shape[1],) * 2)))  # to the bits of `improve`: a run may resume
+    grams = by_pixels(lambda pixels: gram(np.ascontiguousarray(W[pixels].T)), len(W))
+    return Basis(W, sum(grams, np.zeros((W.shape[1],) * 2)))  # to the bits of `improve`: a run may resume
 
 
 def improve(old: Basis, sums: Sums, update: Update) -> tuple[Basis, float]:
@@ -53,16 +56,14 @@ def improve(old: Basis, sums: Sums, update: Update) -> tuple[Basis, float]:
     HHt = sums.HHt.astype(np.float32)
     W = np.empty((m, d), np.float32)
 
-    def improve_block(first: int) -> tuple[NDArray[np.float64], float]:
-        pixels = slice(first, first + PIXELS_TOGETHER)
+    def improve_block(pixels: slice) -> tuple[NDArray[np.float64], float]:
         AHt = sums.AHt[pixels]
         HAt = np.ascontiguousarray(AHt.astype(np.float32).T)
         block = update(HHt, HAt, np.ascontiguousarray(old.W[pixels].T))
         W[pixels] = block.T
         return gram(block), float(np.vdot(W[pixels].astype(np.float64), AHt.astype(np.float64, copy=False)))
 
-    blocks = range(0, m, PIXELS_TOGETHER)
-    terms = list((_threads().map if len(blocks) > 1 else map)(improve_block, blocks))
+    terms = by_pixels(improve_block, m)
     return Basis(W, sum((WtW for WtW, _ in terms), np.zeros((d, d)))), sum(inner for _, inner in terms)
 
 
@@ -78,6 +79,36 @@ def squared_error(norm_squared: float, old: Basis, new: Basis, sums: Sums, inner
     gradient = sums.AHt - old.W.astype(np.float64) @ sums.HHt
     rise = -2 * float(np.vdot(change, gradient)) + float(np.vdot(change.T @ change, sums.HHt))
     return max(sums.residual + rise, 0.0)  # a sum of squares, but for the rounding of its last change
+
+
+def projected_gradient(new: Basis, sums: Sums) -> float | None:
+    """How far from a stationary point: 0 there, and 1 where the gradient is as large as at W = H = 0.
+
+    It is √(‖∇H‖² + ‖∇W‖²) / √(‖WᵀA‖² + ‖A Hᵀ‖²), where of a gradient counts what non-negativity does not hold back,
+    for W of unit columns. ∇H is that of the pass, ∇W = W HHᵀ − A Hᵀ that of its improved W.
+    """
+    if sums.gradient is None:
+        return None
+    lengths = np.sqrt(new.WtW.diagonal())
+
+    def of_block(pixels: slice) -> NDArray[np.float64]:
+        W, AHt = new.W[pixels], sums.AHt[pixels]
+        return squares(W, W @ sums.HHt.astype(np.float32) - AHt, AHt, lengths)
+
+    free, full = sum(by_pixels(of_block, len(new.W)), sums.gradient)
+    return float(np.sqrt(free / full)) if full else 0.0
+
+
+def squares(factor: Matrix, gradient: NDArray[Any], at_zero: NDArray[Any], scale: NDArray[Any]) -> NDArray[np.float64]:
+    """‖·‖² of what of a gradient is free, and of what it is at zero, (2,), after scaling; scale is broadcast."""
+    free = np.where(factor > 0, gradient, np.minimum(gradient, 0)) * scale
+    return np.array([np.square(free, dtype=np.float64).sum(), np.square(at_zero * scale, dtype=np.float64).sum()])
+
+
+def by_pixels(function: Callable[[slice], T], m: int) -> list[T]:
+    """Call a function for each block of pixels, on threads where there are several; results in order."""
+    blocks = [slice(first, first + PIXELS_TOGETHER) for first in range(0, m, PIXELS_TOGETHER)]
+    return list((_threads().map if len(blocks) > 1 else map)(function, blocks))
 
 
 @cache

@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from data_prep import store
@@ -59,9 +60,22 @@ class Scratch:
 
 
 def write_blocks(path: Folder, name: str, chunks: range, blocks: list[NDArray[Any]]) -> list[int]:
-    """Write consecutive chunks of a stored array, which nobody else writes; returns their checksums."""
+    """Write consecutive chunks of a stored array, which nobody else writes; returns their checksums.
+
+    Parameters
+    ----------
+    path, name
+        The array.
+    chunks
+        Their numbers.
+    blocks
+        Their columns: a block a chunk, or side by side in fewer.
+    """
     array = store.open_array(path, name, mode="r+")
+    c = array.chunks[1]
+    if len(blocks) < len(chunks):
+        columns = np.concatenate(blocks, axis=1)
+        blocks = [columns[:, j : j + c] for j in range(0, columns.shape[1], c)]
     for k, block in zip(chunks, blocks, strict=True):
-        first = k * array.chunks[1]
-        array[:, first : first + block.shape[1]] = block
+        array[:, k * c : k * c + block.shape[1]] = block
     return [store.stored_checksum(array, 0, k) for k in chunks]

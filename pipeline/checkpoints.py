@@ -10,6 +10,8 @@ from pipeline.solvers.state import State
 
 AT_MOST = 0.02
 """Share of the time that may go into checkpoints; dear ones are written less often than asked for."""
+PHASE_S = 5.0
+"""The end of a phase is a checkpoint too, where it comes so long after the last one."""
 
 
 class Every(NamedTuple):
@@ -30,7 +32,7 @@ class Checkpoints:
         self._iterations = 0
         self.last: Factors | None = None
 
-    def __call__(self, state: State) -> None:
+    def __call__(self, state: State, *, phase_ends: bool = False) -> None:
         """Write a checkpoint after this iteration if it is time for one."""
         self._iterations += 1
         if self._every.iterations is not None:
@@ -38,6 +40,13 @@ class Checkpoints:
         else:
             due = time.monotonic() - self._since >= max(self._every.seconds, self._cost_s / AT_MOST)
         if due:
+            self.write(state)
+        elif phase_ends:
+            self.end_phase(state)
+
+    def end_phase(self, state: State) -> None:
+        """Write a checkpoint where a phase ends that took long."""
+        if time.monotonic() - self._since >= PHASE_S:
             self.write(state)
 
     def write(self, state: State) -> None:

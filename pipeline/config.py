@@ -3,10 +3,10 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-SOLVERS = ("hals", "mu")
-INITS = ("random", "nndsvd")
-DEFAULT_INIT = {"hals": "nndsvd", "mu": "random"}
-BUDGET = ("max_iter", "tol", "target_error")
+SOLVERS = ("sketch", "hals", "mu")
+INITS = ("random", "nndsvd", "nndsvda", "nndsvdar", "nnsvd_lrc")
+DEFAULT_INIT = {"sketch": "nnsvd_lrc", "hals": "nnsvd_lrc", "mu": "random"}
+BUDGET = ("max_iter", "max_passes", "max_time", "tol", "target_error", "polish")
 """Settings that say when to stop, not what to compute: a rerun may change them and continues."""
 
 
@@ -17,20 +17,38 @@ class NMFConfig:
     n_components: int
     """Rank d: columns of W, rows of H."""
 
-    solver: str = "hals"
-    """`hals`: hierarchical alternating least squares; `mu`: Lee & Seung's multiplicative updates to the letter."""
+    solver: str = "sketch"
+    """`sketch`: HALS on a small sketch of A, then a few passes over A; `hals`: hierarchical alternating least squares,
+    all of it on A; `mu`: Lee & Seung's multiplicative updates to the letter."""
 
     loss: str = "frobenius"
     """The objective, ‖A − W H‖²."""
 
     init: str = ""
-    """`random`: uniform; `nndsvd`: from the singular vectors of the stored sample; empty: what suits the solver."""
+    """`random`: uniform; the others from singular vectors of the stored sample: `nndsvd`, with zeros filled by the mean
+    (`nndsvda`) or by small random numbers (`nndsvdar`), or with low-rank correction (`nnsvd_lrc`); empty: what suits."""
 
     seed: int = 0
     """Of everything random."""
 
     max_iter: int = 200
-    """Iterations at most, those of earlier runs of the same factorization included."""
+    """Iterations of a phase at most, those of earlier runs of the same factorization included."""
+
+    max_passes: float | None = None
+    """Visits of A at most, those of the sketch included: 2.5 times as many columns as there are, say."""
+
+    max_time: float | None = None
+    """Seconds after which no iteration begins, earlier runs included; the one setting that makes results depend on
+    the machine."""
+
+    sketch_rank: int | None = None
+    """Rows l of the sketch; 2 d + 10 unless given."""
+
+    polish: int | None = None
+    """Passes over A that follow the sketch; unless given, until they gain little or four were made in all."""
+
+    restarts: int = 1
+    """Starts of the iterations on the sketch, each from another seed; the best is polished."""
 
     tol: float = 1e-4
     """Stop once three passes lower the loss by less than this fraction of it; 0 never stops."""
@@ -50,10 +68,26 @@ class NMFConfig:
             raise ValueError(f"seed is {self.seed}, but must be 0 or more")
         if self.max_iter < 1:
             raise ValueError(f"max_iter is {self.max_iter}, but must be 1 or more")
+        if self.max_passes is not None and not self.max_passes >= 1:
+            raise ValueError(f"max_passes is {self.max_passes}, but H takes a pass to compute: 1 or more")
+        if self.max_time is not None and not self.max_time > 0:
+            raise ValueError(f"max_time is {self.max_time}, but must be above 0 seconds")
+        self._check_sketch()
         if not 0 <= self.tol < 1:
             raise ValueError(f"tol is {self.tol}, but is a fraction of the loss: 0 <= tol < 1")
         if self.target_error is not None and not 0 <= self.target_error < 1:
             raise ValueError(f"target_error is {self.target_error}, but is ‖A − WH‖ / ‖A‖: 0 <= target_error < 1")
+
+    def _check_sketch(self) -> None:
+        if self.sketch_rank is not None and self.sketch_rank < self.n_components:
+            raise ValueError(f"sketch_rank is {self.sketch_rank}, but must be d = {self.n_components} or more")
+        if self.restarts < 1:
+            raise ValueError(f"restarts is {self.restarts}, but must be 1 or more")
+        if self.polish is not None and self.polish < 1:
+            raise ValueError(f"polish is {self.polish}, but H takes a pass to compute: 1 or more")
+        asked = {"sketch_rank": self.sketch_rank, "polish": self.polish, "restarts": self.restarts - 1}
+        for name in (name for name, value in asked.items() if value and self.solver != "sketch"):
+            raise ValueError(f"{name} is an option of --solver sketch, but the solver is {self.solver}")
 
 
 def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:

@@ -10,6 +10,7 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
+from contextlib import contextmanager, nullcontext
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -213,6 +214,13 @@ def _cgroup_limits() -> Iterator[Path]:
                 yield CGROUPS / group / "memory.max"
             elif "memory" in controllers.split(","):
                 yield CGROUPS / "memory" / group / "memory.limit_in_bytes"
+
+
+@contextmanager
+def here() -> Iterator[None]:
+    """Run graphs in this process until the end of the block, whatever cluster there is."""
+    with dask.config.set(scheduler="threads") if _client(_active()) else nullcontext():
+        yield
 
 
 def _active() -> Any:

@@ -21,7 +21,19 @@ from pipeline.record import Iteration
 if TYPE_CHECKING:
     import dask.array as da
 
-NEEDED = {"parameters", "shape", "fingerprint", "relative_error", "n_iter", "passes", "seconds", "stop", "ended"}
+NEEDED = {
+    "parameters",
+    "shape",
+    "fingerprint",
+    "relative_error",
+    "n_iter",
+    "passes",
+    "seconds",
+    "stop",
+    "ended",
+    "phase",
+    "momentum",
+}
 REVISION = re.compile(r"r\d{6}-")
 NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
 
@@ -39,6 +51,10 @@ class Factors:
     def complete(self) -> bool:
         """False for a checkpoint, the state of a run that was under way."""
         return bool(self.attributes["status"] == "complete")
+
+    def read(self, name: str) -> NDArray[np.float32]:
+        """Read an array (rows, columns) of the revision into memory."""
+        return np.ascontiguousarray(_lazy(self.path, name).compute(scheduler="synchronous"))
 
     @cached_property
     def W(self) -> "da.Array":

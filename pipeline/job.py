@@ -1,11 +1,12 @@
 """The job: open the matrix, decide what is left to do, solve, publish."""
 
-import itertools
+import math
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,22 +17,23 @@ from data_prep.folders import Folder, Where
 from data_prep.lock import only_writer
 from data_prep.store import StoredMatrix
 from pipeline import engine, starts
-from pipeline.blocks import Scratch, StoredBlocks
 from pipeline.checkpoints import Checkpoints, Every
 from pipeline.config import NMFConfig, differences
 from pipeline.factors import Factors, named, newest
 from pipeline.loop import Stop, solve, stop_reason
 from pipeline.one_pass import BlockMatrix
+from pipeline.opening import check_reachable, open_blocks, remove_scratch
 from pipeline.plan import Plan, RefusedPlan, check_rank, make_plan
-from pipeline.provenance import plan_and_outcome, provenance
-from pipeline.publishing import Finished, create_H, publish_revision
-from pipeline.record import Iteration, Recorder
+from pipeline.provenance import plan_and_outcome, provenance, told_of_state
+from pipeline.publishing import Finished, Wide, publish_revision
+from pipeline.record import EXACT, Iteration, Recorder
+from pipeline.sketching import MAX_PASSES, Choice, choose
+from pipeline.small_run import SmallRun
 from pipeline.solvers.hals import HALS
 from pipeline.solvers.mu import MU
 from pipeline.solvers.state import Solver, State
 
-SOLVERS: dict[str, Solver] = {"hals": HALS(), "mu": MU()}
-SPILL_EVERY = 8
+SOLVERS: dict[str, Solver] = {"sketch": HALS(), "hals": HALS(), "mu": MU()}
 
 
 class ParametersDiffer(ValueError):
@@ -126,10 +128,12 @@ def _factorize(matrix: StoredMatrix, name: str, config: NMFConfig, ways: Ways) -
     previous, reason = (None, None) if ways.fresh else _where_it_stands(matrix, name, config)
     if previous is not None and previous.complete and reason is not None:
         return Result(previous, reason, 0)
-    _remove_scratch(matrix.path / "nmf" / name)
-    _check_reachable(matrix)
-    plan = make_plan(matrix, config.n_components, ways.memory_nbytes)
-    run = _Run(matrix, name, config, ways, plan, previous)
+    remove_scratch(matrix.path / "nmf" / name)
+    check_reachable(matrix)
+    choice = _small_problem(matrix, config, previous) if ways.start is None else None
+    passes = _passes_left(config, choice, previous)
+    plan = make_plan(matrix, config.n_components, ways.memory_nbytes, choice, passes)
+    run = _Run(matrix, name, config, ways, plan, choice, previous)
     try:
         with threadpool_limits(limits=1, user_api="blas"):  # the driver's bits must not depend on its cores either
             state, stop = (run.begin(), reason) if reason else run.solve()
@@ -148,109 +152,114 @@ class _Run:
     """One run of the job: where it begins, what is kept on the way, how it is written."""
 
     def __init__(
-        self, matrix: StoredMatrix, name: str, config: NMFConfig, ways: Ways, plan: Plan, previous: Factors | None
+        self,
+        matrix: StoredMatrix,
+        name: str,
+        config: NMFConfig,
+        ways: Ways,
+        plan: Plan,
+        choice: Choice | None,
+        previous: Factors | None,
     ) -> None:
         self.matrix, self.name, self.config, self.ways = matrix, name, config, ways
-        self.plan, self.previous, self.began = plan, previous, datetime.now(UTC)
+        self.plan, self.choice, self.previous, self.began = plan, choice, previous, datetime.now(UTC)
         earlier = previous.iterations if previous else []
         self.recorder = Recorder(matrix, earlier, plan=plan, on_iteration=ways.on_iteration)
         self.checkpoints = Checkpoints(lambda state: self.publish(state, None), ways.checkpoint_every)
         self.scratch = matrix.path / "nmf" / name / f"scratch-{uuid.uuid4().hex[:8]}"
+        self.small: SmallRun | None = None
+        """While it is iterated on."""
+        known = {} if previous is None else previous.attributes
+        self.of_small = {key: known[key] for key in ("sketch", "svd_bound") if key in known}
 
     def begin(self) -> State:
-        """Return the state before the first iteration of this run."""
+        """Return the state before the first iteration on A."""
         if self.previous is not None:
             return starts.continued(self.previous, self.plan.partitions)
         if self.ways.start is not None:
             return starts.given(self.ways.start, self.matrix, self.plan.partitions)
         return starts.cold(self.matrix, self.config, self.plan.partitions)
 
+    @cached_property
+    def A(self) -> BlockMatrix:  # noqa: N802  # A is a name
+        """The matrix as it is visited, with what is kept of it in memory."""
+        return open_blocks(self.matrix, self.config.n_components, self.plan, self.scratch, self.recorder.visited)
+
     def solve(self) -> tuple[State, Stop]:
-        """Iterate until there is a reason to stop."""
-        A = open_blocks(self.matrix, self.config.n_components, self.plan, self.scratch)
+        """Iterate until there is a reason to stop, on the small problem first where there is one."""
+        state = self.begin() if self.choice is None else self.solve_small(self.choice)
 
-        def should_stop(losses: Sequence[float]) -> Stop | None:
-            return stop_reason(losses, self.matrix.norm_squared, self.config)
+        def should_stop(iterations: Sequence[Iteration]) -> Stop | None:
+            return stop_reason(iterations, self.matrix.norm_squared, self.config)
 
-        return solve(A, SOLVERS[self.config.solver], self.begin(), should_stop, self.on_state)
+        return solve(self.A, SOLVERS[self.config.solver], state, should_stop, self.on_state)
 
-    def on_state(self, state: State) -> Sequence[float]:
+    def solve_small(self, choice: Choice) -> State:
+        """Find W on the small problem; H is solved for when W meets A."""
+        self.small = SmallRun(self.matrix, self.config, choice, self.plan, self.recorder, self.previous)
+        W = self.small.solve(lambda: self.A, self.on_state, self.checkpoints.end_phase)
+        self.of_small, self.small = self.small.told(), None
+        self.recorder.enter(EXACT, self.matrix.norm_squared)
+        return State(W=W, H=[None] * len(self.plan.partitions))
+
+    def on_state(self, state: State) -> Sequence[Iteration]:
         """Record an iteration, and write a checkpoint if it is time or if whoever looks on ends the run here."""
         with ExitStack() as if_it_ends:
             if_it_ends.callback(self.checkpoints.write, state)
-            losses = self.recorder(state)
+            iterations = self.recorder(state)
             if_it_ends.pop_all()
-        self.checkpoints(state)
-        return losses
+        self.checkpoints(state, phase_ends=self.recorder.n_new == 1)  # what preceded it may have taken long
+        return iterations
 
     def publish(self, state: State, stop: Stop | None) -> Factors:
         """Write a revision: complete where there is a reason why it stopped, else a checkpoint."""
         attributes = {
             **provenance(self.matrix, self.config, self.recorder.iterations, stop),
-            **plan_and_outcome(self.matrix, self.config, self.plan, self.recorder),
+            **plan_and_outcome(self.matrix, self.plan, self.recorder),
+            **self.of_small,
+            **told_of_state(state),
             "start": "given" if self.ways.start is not None and self.previous is None else self.config.init,
             "parent": None if self.previous is None else self.previous.path.name,
             "began": self.began.isoformat(timespec="seconds"),
         }
-        H = list(zip(self.plan.partitions, state.H, strict=True))
+        before = state.momentum.W_before
+        tall = {"W": state.W.W} | ({} if before is None else {"W_before": before})
+        if self.small is None:
+            H = list(zip(self.plan.partitions, state.H, strict=True))
+            wide = {"H": Wide(self.config.n_components, self.matrix.shape[1], self.matrix.chunk_images, H)}
+        else:
+            more, wide, told = self.small.checkpoint(state)
+            tall, attributes = tall | more, attributes | self.small.told() | told
         finished = Finished(
-            W=state.W.W, H=H, iterations=self.recorder.iterations, attributes=attributes, complete=stop is not None
+            tall=tall, wide=wide, iterations=self.recorder.iterations, attributes=attributes, complete=stop is not None
         )
         # A lost worker's part of H may have to be made again from the revision that this run began with.
         in_use = self.previous.path.name if stop is None and self.previous is not None else None
         return publish_revision(self.matrix, self.name, finished, still_ours=self.ways.still_ours, in_use=in_use)
 
 
-def open_blocks(matrix: StoredMatrix, d: int, plan: Plan, scratch: Folder) -> BlockMatrix:
-    """Read what the plan keeps in memory, and describe the rest; H goes to the scratch where and when it is stored."""
-    checksums = store.read_checksums(matrix).tolist()
-    n = matrix.shape[1]
-    stored = [StoredBlocks(matrix.path, "A", part, checksums[part.start : part.stop], n) for part in plan.partitions]
-    cached = engine.keep_each(list, [(blocks,) for blocks in stored[: plan.n_cached]])
-    return BlockMatrix(
-        partitions=[*cached, *stored[plan.n_cached :]],
-        shape=matrix.shape,
-        scale=matrix.scale,
-        norm_squared=matrix.norm_squared,
-        spills=_spills(matrix, d, plan, scratch),
-    )
-
-
-def _remove_scratch(group: Folder) -> None:
-    """Remove what runs that were killed left behind; only the writer may."""
-    for entry in group.entries():
-        if entry.startswith("scratch-"):
-            (group / entry).remove()
-
-
-def _spills(matrix: StoredMatrix, d: int, plan: Plan, scratch: Folder) -> Iterator[Scratch | None]:
-    """Where H does not fit it is stored every pass; on a cluster every eighth, from which lost parts are made again."""
-    if engine.place().in_process and not plan.stores_H:
-        yield from itertools.repeat(None)
-    for k in itertools.count():  # each has a name of its own: a worker that was given up may wake and write its old one
-        yield from itertools.repeat(None, 0 if plan.stores_H else SPILL_EVERY - 1)
-        (scratch / f"H{k - 2}").remove()
-        create_H(scratch, f"H{k}", d, matrix)
-        yield Scratch(scratch, f"H{k}", plan.partitions)
-
-
-def _check_reachable(matrix: StoredMatrix) -> None:
-    """Raise BadInput where a worker does not see the store that this process sees."""
-    for worker, seen in engine.on_every_worker(store.group_attributes, matrix.path).items():
-        if isinstance(seen, Exception) or seen.get("fingerprint") != matrix.fingerprint:
-            what = f"cannot read it ({seen})" if isinstance(seen, Exception) else "finds another there, or none"
-            raise store.BadInput(
-                f"{matrix.path} must be the same store for all workers, but {worker} {what}; mount it at this path "
-                f"on every worker, or keep it in an object store"
-            )
-
-
-def iterations_left(matrix: StoredMatrix, name: str, config: NMFConfig, *, fresh: bool) -> int:
-    """Iterations that a run would do at most; ParametersDiffer where another factorization has that name."""
+def planned(matrix: StoredMatrix, name: str, config: NMFConfig, memory_nbytes: int | None, *, fresh: bool) -> Plan:
+    """Plan what `factorize` would do; ParametersDiffer where another factorization has that name."""
     previous, reason = (None, None) if fresh else _where_it_stands(matrix, name, config)
-    if reason is not None:
-        return 0
-    return config.max_iter - (0 if previous is None else len(previous.iterations))
+    choice = _small_problem(matrix, config, previous)
+    passes = 0.0 if reason is not None else _passes_left(config, choice, previous)
+    return make_plan(matrix, config.n_components, memory_nbytes, choice, passes)
+
+
+def _small_problem(matrix: StoredMatrix, config: NMFConfig, previous: Factors | None) -> Choice | None:
+    """What is to be iterated on before A, unless that is over."""
+    return choose(matrix, config) if previous is None or previous.attributes["phase"] != EXACT else None
+
+
+def _passes_left(config: NMFConfig, choice: Choice | None, previous: Factors | None) -> float:
+    """Passes that a run makes at most."""
+    most: float = config.max_iter
+    if choice is not None:
+        each = 0.0 if choice.kind == "sketch" else choice.share
+        polish = config.polish or max(1, math.floor(MAX_PASSES - choice.passes)) if choice.kind != "starts" else most
+        most = choice.passes + each * config.max_iter * config.restarts + polish
+    made = 0.0 if previous is None else previous.iterations[-1].passes
+    return max(0.0, min(most, config.max_passes or math.inf) - made)
 
 
 def _where_it_stands(matrix: StoredMatrix, name: str, config: NMFConfig) -> tuple[Factors | None, Stop | None]:
@@ -259,8 +268,7 @@ def _where_it_stands(matrix: StoredMatrix, name: str, config: NMFConfig) -> tupl
     if previous is None:
         return None, None
     _check_same(previous, matrix, config, name)
-    losses = [iteration.loss for iteration in previous.iterations]
-    return previous, stop_reason(losses, matrix.norm_squared, config)
+    return previous, stop_reason(previous.iterations, matrix.norm_squared, config)
 
 
 def _check_start(d: int, matrix: StoredMatrix, start: starts.Given) -> None:

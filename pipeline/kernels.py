@@ -68,24 +68,31 @@ def hals(G: Matrix, C: Matrix, H: Matrix, sweeps: int) -> Matrix:
     curvature = G.diagonal()[:, None].copy()
     curvature[curvature == 0] = np.inf  # a dead component has no direction: it stays
     G, C, H = G / curvature, C / curvature, H.copy()
-    change = np.empty((min(ROWS_TOGETHER, len(H)), H.shape[1]), np.float32)
+    change, most = (np.empty((min(ROWS_TOGETHER, len(H)), H.shape[1]), np.float32) for _ in range(2))
     for _ in range(sweeps):
         for first in range(0, len(H), ROWS_TOGETHER):
-            _improve_rows(G, C, H, slice(first, first + ROWS_TOGETHER), change)
+            rows = slice(first, first + ROWS_TOGETHER)
+            height = len(H[rows])
+            _improve_rows(G, C, H, rows, change[:height], most[:height])
     return H
 
 
-def _improve_rows(G: Matrix, C: Matrix, H: Matrix, rows: slice, change: Matrix) -> None:
-    """One exact minimisation of each of a few rows of H, in place, in order; G and C are divided by the curvature."""
-    among = G[rows, rows]
-    best = C[rows] - G[rows] @ H
-    best += H[rows]
-    before = H[rows].copy()
-    for k, row in enumerate(H[rows]):
-        if k:
-            best[k] -= among[k, :k] @ change[:k]
-        np.maximum(best[k], 0, out=row)
-        np.subtract(row, before[k], out=change[k])
+def _improve_rows(G: Matrix, C: Matrix, H: Matrix, rows: slice, change: Matrix, most: Matrix) -> None:
+    """One exact minimisation of each of a few rows of H, in place, in order; G and C are divided by the curvature.
+
+    Two operations a row: its change is what the gradient asks for, less what the rows before it have changed already,
+    and at most so far down that nothing is left of it.
+    """
+    np.matmul(G[rows], H, out=change)
+    np.subtract(C[rows], change, out=change)
+    np.negative(H[rows], out=most)
+    among = -np.tril(G[rows, rows], -1)
+    np.fill_diagonal(among, 1)
+    wanted = np.empty_like(change[0])
+    for k, row in enumerate(change):
+        np.dot(among[k, : k + 1], change[: k + 1], out=wanted)
+        np.maximum(wanted, most[k], out=row)
+    H[rows] += change
 
 
 def cold_start(G: Matrix, C: Matrix) -> Matrix:

@@ -5,10 +5,16 @@ from collections.abc import Callable, Sequence
 from enum import StrEnum
 
 from pipeline.config import NMFConfig
-from pipeline.one_pass import BlockMatrix
-from pipeline.solvers.state import Solver, State
+from pipeline.record import EXACT, Iteration
+from pipeline.sketching import MAX_PASSES
+from pipeline.solvers.state import Matrixlike, Solver, State
 
-WINDOW = 3
+WINDOW, SMALL_WINDOW = 3, 10
+"""Iterations over which the fall of the loss is judged: on A, and where one costs little."""
+LITTLE = 20
+"""Times tol: a pass after the sketch that lowers the loss by less of it was worth little."""
+POLISH_TIME = 0.3
+"""Share of the time that is left for what follows the small problem."""
 
 
 class Stop(StrEnum):
@@ -17,31 +23,34 @@ class Stop(StrEnum):
     CONVERGED = "The loss stopped falling."
     TARGET_ERROR = "The target error was reached."
     EXACT = "W H equals A to rounding."
+    POLISHED = "The sketch's solution was polished; --polish or --max-passes allow more passes."
+    MAX_PASSES = "No further pass was allowed; raise --max-passes."
+    MAX_TIME = "The time was over; raise --max-time."
     MAX_ITER = "max_iter iterations were done before the loss settled; raise --max-iter or --tol."
     NONFINITE = "The loss became NaN or infinite; the matrix or the given start holds values that are not finite."
 
 
 def solve(
-    A: BlockMatrix,
+    A: Matrixlike,
     solver: Solver,
     state: State,
-    should_stop: Callable[[Sequence[float]], Stop | None],
-    on_iteration: Callable[[State], Sequence[float]],
+    should_stop: Callable[[Sequence[Iteration]], Stop | None],
+    on_iteration: Callable[[State], Sequence[Iteration]],
 ) -> tuple[State, Stop]:
     """Step until `should_stop`.
 
     Parameters
     ----------
     A
-        The matrix, or whatever offers the same visit.
+        The matrix, or a sketch of it: whatever offers the same visit.
     solver
         Makes the steps.
     state
         Where to begin.
     should_stop
-        Judges the losses of all iterations so far, those of earlier runs included.
+        Judges all iterations so far, those of earlier runs included.
     on_iteration
-        Is told each new state, keeps the record, and returns the losses so far.
+        Is told each new state, and returns the record with it.
 
     Returns
     -------
@@ -55,16 +64,66 @@ def solve(
             return state, reason
 
 
-def stop_reason(losses: Sequence[float], norm_squared: float, config: NMFConfig) -> Stop | None:
-    """Judge the losses ‖A − W H‖² so far: the reason to stop, or None to go on."""
-    if not losses:
+def stop_reason(iterations: Sequence[Iteration], norm_squared: float, config: NMFConfig) -> Stop | None:
+    """Judge the iterations so far: the reason to stop, or None to go on; those before the passes over A never are."""
+    exact = trailing(iterations, EXACT)
+    if not exact:
         return None
-    last = losses[-1]
+    losses, last = [iteration.loss for iteration in exact], exact[-1]
+    sketched = len(exact) < len(iterations) and iterations[-len(exact) - 1].phase in ("sketch", "sample")
     tests = {
-        Stop.NONFINITE: not math.isfinite(last),
-        Stop.EXACT: last == 0,
-        Stop.TARGET_ERROR: config.target_error is not None and last <= config.target_error**2 * norm_squared,
-        Stop.CONVERGED: config.tol > 0 and len(losses) > WINDOW and losses[-1 - WINDOW] - last < config.tol * last,
+        **_reached(losses, norm_squared, config),
+        Stop.CONVERGED: _settled(losses, WINDOW, config.tol),
+        Stop.POLISHED: sketched and _polished(exact, config),
+        Stop.MAX_PASSES: config.max_passes is not None and last.passes + 1 > config.max_passes,
+        Stop.MAX_TIME: config.max_time is not None and last.seconds >= config.max_time,
         Stop.MAX_ITER: len(losses) >= config.max_iter,
     }
     return next((reason for reason, holds in tests.items() if holds), None)
+
+
+def small_stop_reason(
+    iterations: Sequence[Iteration], norm_squared: float, config: NMFConfig, passes_each: float
+) -> Stop | None:
+    """Judge the iterations of one start on the small problem; something is left of passes and time for A itself."""
+    if not iterations:
+        return None
+    losses, last = [iteration.loss for iteration in iterations], iterations[-1]
+    tests = {
+        **_reached(losses, norm_squared, config),
+        Stop.CONVERGED: _settled(losses, SMALL_WINDOW, SMALL_WINDOW * config.tol),
+        Stop.MAX_PASSES: config.max_passes is not None and last.passes + passes_each + 1 > config.max_passes,
+        Stop.MAX_TIME: config.max_time is not None and last.seconds >= (1 - POLISH_TIME) * config.max_time,
+        Stop.MAX_ITER: len(losses) >= config.max_iter,
+    }
+    return next((reason for reason, holds in tests.items() if holds), None)
+
+
+def trailing(iterations: Sequence[Iteration], phase: str) -> Sequence[Iteration]:
+    """Return the last iterations, as far back as they are of a phase."""
+    first = len(iterations)
+    while first and iterations[first - 1].phase == phase:
+        first -= 1
+    return iterations[first:]
+
+
+def _reached(losses: Sequence[float], norm_squared: float, config: NMFConfig) -> dict[Stop, bool]:
+    last, target = losses[-1], config.target_error
+    return {
+        Stop.NONFINITE: not math.isfinite(last),
+        Stop.EXACT: last == 0,
+        Stop.TARGET_ERROR: target is not None and last <= target**2 * norm_squared,
+    }
+
+
+def _settled(losses: Sequence[float], window: int, share: float) -> bool:
+    """Whether so many iterations lowered the loss by less than a share of it."""
+    return share > 0 and len(losses) > window and losses[-1 - window] - losses[-1] < share * losses[-1]
+
+
+def _polished(exact: Sequence[Iteration], config: NMFConfig) -> bool:
+    """Whether the passes that follow the sketch are enough: as many as asked for, or while they gain and are few."""
+    if config.polish is not None:
+        return len(exact) >= config.polish
+    losses = [iteration.loss for iteration in exact]
+    return _settled(losses, 1, LITTLE * config.tol) or exact[-1].passes + 1 > (config.max_passes or MAX_PASSES)

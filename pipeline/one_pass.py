@@ -8,29 +8,52 @@ there are. H stays where it was computed.
 import functools
 import itertools
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from pipeline import engine
-from pipeline.basis import Basis, Sums
+from pipeline.basis import Basis, Sums, squares
 from pipeline.blocks import read_ahead
 from pipeline.kernels import Matrix, gram
 
 PANEL_ROWS, PANEL_VALUES = 512, 2**20
+COLUMNS_TOGETHER = 1024
 
 Improve = Callable[[Matrix, Matrix, Matrix | None], Matrix]
 """(WᵀW, WᵀA_j, H_j or None at a cold start) → a better H_j."""
 
-Spill = Callable[[int, "tuple[list[Matrix], Sums]"], Any]
-"""(partition, result of its visit) → what the next pass reads its H from."""
+Ahead = tuple[Sequence[Any], float]
+"""(parts of the H before, β): the visit starts from H + β (H − H_before)."""
+
 
 Blocks = Iterable[NDArray[Any]]
 """Blocks of consecutive columns: a list in memory, or something that reads them when iterated."""
+
+
+class Parts(list[Any]):
+    """H, a part a partition, and from which stored H it was made: that one stays as long as this one is in use."""
+
+    def __init__(self, parts: Iterable[Any], since: str | None = None) -> None:
+        super().__init__(parts)
+        self.since = since
+
+
+class Spill(Protocol):
+    """Where tasks of a visit store H."""
+
+    @property
+    def name(self) -> str:
+        """Of the stored array."""
+        ...
+
+    def __call__(self, k: int, visited: "tuple[list[Matrix], Sums]") -> Any:
+        """(partition, result of its visit) → what the next pass reads its H from."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,10 +67,21 @@ class BlockMatrix:
     """What block values are multiplied with."""
     norm_squared: float
     """‖A‖² of the scaled matrix."""
-    spills: Iterator[Spill | None] = field(default_factory=lambda: itertools.repeat(None))
-    """For each pass to come: where its tasks store H, or None where they keep it."""
+    spill: Callable[[str | None], Spill | None] = lambda in_use: None
+    """Asked before each visit, with the name of the stored H that is in use: where its tasks store theirs, if they do."""
+    on_visit: Callable[[], None] = lambda: None
+    """Told of each visit."""
 
-    def visit(self, W: Basis, H: Sequence[Any], improve: Improve, *, residual: bool = False) -> tuple[list[Any], Sums]:
+    def visit(
+        self,
+        W: Basis,
+        H: Sequence[Any],
+        improve: Improve,
+        *,
+        residual: bool = False,
+        gradient: bool = False,
+        ahead: Ahead | None = None,
+    ) -> tuple[Sequence[Any], Sums]:
         """Improve H given W in one pass, and return it with the sums that improve W.
 
         Parameters
@@ -60,16 +94,23 @@ class BlockMatrix:
             What is done to H_j, given WᵀW, WᵀA_j and H_j.
         residual
             Whether to sum ‖A_j − W H_j‖² too, which costs a third product.
+        gradient
+            Whether to sum the squares of the projected gradient of H.
+        ahead
+            Where to start from, if not from H.
 
         Returns
         -------
-        list, Sums
+        Sequence, Sums
             The parts of H, where the engine keeps them or as blocks that tasks stored, and the sums.
         """
-        spill = next(self.spills)
+        self.on_visit()
+        spill = self.spill(getattr(H, "since", None))
         graph: dict[str, Any] = {"W": (Basis, *W)}  # a task, so that a worker's lost copy is made again
+        how = Arithmetic(self.scale, residual, gradient)
         for k, (A_k, H_k) in enumerate(zip(self.partitions, H, strict=True)):
-            graph[f"visit-{k}"] = (visit_partition, A_k, H_k, "W", improve, Arithmetic(self.scale, residual))
+            start = H_k if ahead is None else (extrapolated, H_k, ahead[0][k], ahead[1])
+            graph[f"visit-{k}"] = (visit_partition, A_k, start, "W", improve, how)
             graph[f"H-{k}"] = (_first, f"visit-{k}") if spill is None else (spill, k, f"visit-{k}")
         total = _add_as_tree(graph, len(self.partitions))
         parts = [f"H-{k}" for k in range(len(self.partitions))]
@@ -77,7 +118,33 @@ class BlockMatrix:
             H_new, (sums,) = engine.run(graph, keep=parts, bring=[total])
         else:
             _, (sums, *H_new) = engine.run(graph, keep=[], bring=[total, *parts])
-        return H_new, Sums(aligned(sums.AHt), aligned(sums.HHt), sums.residual)
+        since = getattr(H, "since", None) if spill is None else spill.name
+        return Parts(H_new, since), sums._replace(AHt=aligned(sums.AHt), HHt=aligned(sums.HHt))
+
+    def worst_fitted(self, W: Basis, H: Sequence[Any], count: int) -> list[Matrix]:
+        """What of the columns (m,) with the largest residuals W H misses, in order; costs a pass.
+
+        Parameters
+        ----------
+        W, H
+            As for a visit; H is not cold.
+        count
+            How many columns, where there are so many.
+        """
+        self.on_visit()
+        parts = zip(self.partitions, H, strict=True)
+        found = engine.call_each(worst_of_partition, [(A_k, H_k, W.W, count, self.scale) for A_k, H_k in parts])
+        return [missed for _, missed in sorted(itertools.chain(*found), key=lambda one: -one[0])[:count]]
+
+    def projected(self, Q: Matrix, *, bring: bool) -> list[Any]:
+        """QᵀA, a list of blocks a partition, brought here or where the engine keeps them; costs a pass."""
+        self.on_visit()
+        graph: dict[str, Any] = {"Q": (np.asarray, Q)}
+        names = [f"part-{k}" for k in range(len(self.partitions))]
+        for name, A_k in zip(names, self.partitions, strict=True):
+            graph[name] = (project_partition, A_k, "Q", self.scale)
+        kept, brought = engine.run(graph, keep=[] if bring else names, bring=names if bring else [])
+        return brought if bring else kept
 
 
 class Arithmetic(NamedTuple):
@@ -85,8 +152,10 @@ class Arithmetic(NamedTuple):
 
     scale: float
     """What stored values are multiplied with."""
-    residual: bool
+    residual: bool = False
     """Whether the residual is summed."""
+    gradient: bool = False
+    """Whether the projected gradient of H is summed."""
 
 
 def visit_partition(
@@ -95,18 +164,55 @@ def visit_partition(
     """Visit the blocks of a partition in order; sums over several blocks are in float64."""
     one_blas_thread()
     W_aligned, WtW = aligned(W.W), W.WtW.astype(np.float32)
+    lengths = np.sqrt(W.WtW.diagonal())[:, None]
+    per_length = np.divide(1, lengths, out=np.zeros_like(lengths), where=lengths > 0)
     improved: list[Matrix] = []
     total: Sums | None = None
     for A_j, H_j in zip(read_ahead(A), itertools.repeat(None) if H is None else H, strict=H is not None):
         WtA = project(A_j, W_aligned, how.scale)
         H_new = improve(WtW, WtA, None if H_j is None else aligned(H_j))
         missed = squared_residual(A_j, W_aligned, H_new, how.scale) if how.residual else None
-        sums = Sums(back_project(A_j, H_new, how.scale), gram(H_new), missed)
+        gradient = squares(H_new, WtW @ H_new - WtA, WtA, per_length) if how.gradient else None
+        sums = Sums(back_project(A_j, H_new, how.scale), gram(H_new), missed, gradient)
         total = sums if total is None else _accumulate(total, sums)
         improved.append(H_new)
     if total is None:
         raise ValueError("a partition has no blocks")
     return improved, total
+
+
+def extrapolated(H: Blocks, before: Blocks, beta: float) -> list[Matrix]:
+    """H + β (H − H_before), block by block, and zero where that is negative."""
+    pairs = ((aligned(H_j), aligned(H_before)) for H_j, H_before in zip(H, before, strict=True))
+    return [np.maximum(H_j + np.float32(beta) * (H_j - H_before), 0) for H_j, H_before in pairs]
+
+
+def project_partition(A: Blocks, Q: Matrix, scale: float) -> list[Matrix]:
+    """QᵀA_j of the blocks of a partition, side by side."""
+    one_blas_thread()
+    return side_by_side(project(A_j, aligned(Q), scale) for A_j in read_ahead(A))
+
+
+def side_by_side(blocks: Blocks) -> list[Matrix]:
+    """Put blocks together that are narrow: to sweep over few columns takes as long as over a thousand."""
+    wide: list[list[NDArray[Any]]] = [[]]
+    for block in blocks:
+        if sum(one.shape[1] for one in wide[-1]) >= COLUMNS_TOGETHER:
+            wide.append([])
+        wide[-1].append(block)
+    return [np.concatenate(together, axis=1) if len(together) > 1 else together[0] for together in wide]
+
+
+def worst_of_partition(A: Blocks, H: Blocks, W: Matrix, count: int, scale: float) -> list[tuple[float, Matrix]]:
+    """Squared residuals of the worst fitted columns of a partition, and what is missed of each (m,)."""
+    one_blas_thread()
+    worst: list[tuple[float, Matrix]] = []
+    for A_j, H_j in zip(read_ahead(A), H, strict=True):
+        missed = A_j * np.float32(scale) - aligned(W) @ aligned(H_j)
+        errors = np.square(missed, dtype=np.float64).sum(axis=0)
+        worst += [(float(errors[j]), missed[:, j].copy()) for j in np.argsort(-errors, kind="stable")[:count]]
+        worst = sorted(worst, key=lambda one: -one[0])[:count]
+    return worst
 
 
 def project(A_j: NDArray[Any], W: Matrix, scale: float) -> Matrix:
@@ -171,7 +277,8 @@ def _accumulate(total: Sums, sums: Sums) -> Sums:
     residual = None if total.residual is None or sums.residual is None else total.residual + sums.residual
     AHt = total.AHt.astype(np.float64, copy=False)
     AHt += sums.AHt
-    return Sums(AHt, total.HHt + sums.HHt, residual)
+    gradient = None if total.gradient is None else total.gradient + sums.gradient
+    return Sums(AHt, total.HHt + sums.HHt, residual, gradient)
 
 
 @functools.cache

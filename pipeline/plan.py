@@ -10,6 +10,7 @@ from data_prep.store import StoredMatrix
 from pipeline import engine
 from pipeline.engine import Place
 from pipeline.one_pass import PANEL_ROWS, PANEL_VALUES
+from pipeline.sketching import Choice
 
 PARTITION_NBYTES = 128_000_000
 MIN_PARTITIONS = 16
@@ -44,10 +45,14 @@ class Plan:
     """Whether tasks write their part of H after every pass and read it in the next, since it would not fit."""
     disk_nbytes: int
     """What the result takes in the store, with the checkpoint before it and what is kept there on the way."""
+    sketch_here: bool
+    """Whether the small problem is in this process, else it is where the engine keeps it."""
+    passes: float
+    """Visits of A at most."""
 
-    def bytes_read(self, nbytes: int, passes: int) -> int:
-        """Bytes of A that so many passes read: all of it once, and then what is not cached."""
-        return round(nbytes * (1 + (1 - self.cached_share) * (passes - 1))) if passes else 0
+    def bytes_read(self, nbytes: int) -> int:
+        """Bytes of A that the passes read: all of it once, and then what is not cached."""
+        return round(nbytes * (1 + (1 - self.cached_share) * (self.passes - 1))) if self.passes else 0
 
     @property
     def cached_share(self) -> float:
@@ -56,7 +61,13 @@ class Plan:
         return sum(len(part) for part in self.partitions[: self.n_cached]) / chunks
 
 
-def make_plan(matrix: StoredMatrix, d: int, memory_nbytes: int | None = None) -> Plan:
+def make_plan(
+    matrix: StoredMatrix,
+    d: int,
+    memory_nbytes: int | None = None,
+    choice: Choice | None = None,
+    passes: float = 1.0,
+) -> Plan:
     """Plan passes over a matrix at rank d, where the engine runs now.
 
     Parameters
@@ -67,6 +78,10 @@ def make_plan(matrix: StoredMatrix, d: int, memory_nbytes: int | None = None) ->
         Rank.
     memory_nbytes
         What a worker may use; a share of what it has unless given.
+    choice
+        The small problem that is iterated on first.
+    passes
+        Visits of A at most.
 
     Raises
     ------
@@ -77,16 +92,20 @@ def make_plan(matrix: StoredMatrix, d: int, memory_nbytes: int | None = None) ->
     place = engine.place()
     budget = place.memory_nbytes if memory_nbytes is None else memory_nbytes
     parts = partitions(matrix)
-    driver = _driver_nbytes(matrix, d)
+    sketch = 0 if choice is None else choice.nbytes(matrix.shape[0], d, matrix.dtype.itemsize)
+    sketch_here = place.in_process or sketch <= H_SHARE * budget or (choice is not None and not choice.whole)
+    driver = _driver_nbytes(matrix, d) + (sketch if sketch_here else 0)
     H_nbytes = 2 * 4 * d * -(-matrix.shape[1] // place.workers)  # before and after a pass
     stores_H = H_nbytes > H_SHARE * budget
     kept = threads_of(place, parts) * _H_of_a_partition(matrix, d, parts) if stores_H else H_nbytes
     process = PROCESS_NBYTES if place.in_process else MEMBER_NBYTES
-    needed = process + kept + _work_nbytes(matrix, d, place, parts) + (driver if place.in_process else 0)
+    spread = 0 if sketch_here else -(-sketch // place.workers)
+    needed = process + kept + spread + _work_nbytes(matrix, d, place, parts) + (driver if place.in_process else 0)
     if needed > budget:
         raise RefusedPlan(
             f"a worker with {place.threads} threads needs {_mib(needed)} for A of {matrix.shape[0]} rows at d = {d}, "
             f"but may use {_mib(budget)}; give --memory {_mib(needed).replace(' ', '')} or more, or a smaller -d"
+            + (", or --solver hals, which needs no sketch" if sketch > H_SHARE * needed else "")
         )
     result = 4 * d * sum(matrix.shape)
     scratch = 0 if place.in_process and not stores_H else 2 * 4 * d * matrix.shape[1]
@@ -102,6 +121,8 @@ def make_plan(matrix: StoredMatrix, d: int, memory_nbytes: int | None = None) ->
         worker_nbytes=needed + min(cached, matrix.nbytes),
         driver_nbytes=needed + min(cached, matrix.nbytes) if place.in_process else MEMBER_NBYTES + driver,
         stores_H=stores_H,
+        sketch_here=sketch_here,
+        passes=passes,
         disk_nbytes=2 * result + scratch,
     )
 

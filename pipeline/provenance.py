@@ -15,6 +15,7 @@ from pipeline.config import NMFConfig
 from pipeline.loop import Stop
 from pipeline.plan import Plan
 from pipeline.record import Iteration, Recorder
+from pipeline.solvers.state import State
 
 RECORDED_PACKAGES = ("nmf-batch", "numpy", "dask", "distributed", "zarr")
 
@@ -28,6 +29,7 @@ def provenance(
         "objective": "‖A − W H‖²_F",
         "parameters": asdict(config),
         "seed": config.seed,
+        "phase": last.phase,
         "stop": None if stop is None else stop.name,
         "relative_error": last.relative_error,
         "n_iter": len(iterations),
@@ -43,15 +45,29 @@ def provenance(
     }
 
 
-def plan_and_outcome(matrix: StoredMatrix, config: NMFConfig, plan: Plan, recorder: Recorder) -> dict[str, Any]:
+def told_of_state(state: State) -> dict[str, Any]:
+    """How good the factors are, and what the next iteration needs to know besides them."""
+    momentum = state.momentum
+    return {
+        "projected_gradient": state.projected_gradient,
+        "momentum": {
+            "moving": momentum.W_before is not None,
+            "beta": momentum.beta,
+            "limit": momentum.limit,
+            "revivals": momentum.revivals,
+            "from_residual": state.from_residual,
+        },
+    }
+
+
+def plan_and_outcome(matrix: StoredMatrix, plan: Plan, recorder: Recorder) -> dict[str, Any]:
     """What was planned for this call, and the same figures as they were."""
-    earlier = len(recorder.iterations) - recorder.n_new
     peaks = engine.on_every_worker(engine.peak_nbytes).values()
     last, before = recorder.iterations[-1], recorder.earlier
     return {
         "plan": {
-            "passes": config.max_iter - earlier,
-            "bytes_read": plan.bytes_read(matrix.nbytes, config.max_iter - earlier),
+            "passes": plan.passes,
+            "bytes_read": plan.bytes_read(matrix.nbytes),
             "worker_nbytes": plan.worker_nbytes,
             "driver_nbytes": plan.driver_nbytes,
             "memory_nbytes": plan.memory_nbytes,
@@ -59,8 +75,8 @@ def plan_and_outcome(matrix: StoredMatrix, config: NMFConfig, plan: Plan, record
             "stores_H": plan.stores_H,
         },
         "outcome": {
-            "passes": recorder.n_new,
-            "bytes_read": last.bytes_read - before.bytes_read,
+            "passes": recorder.passes,
+            "bytes_read": recorder.bytes_read,
             "worker_nbytes": max((peak for peak in peaks if isinstance(peak, int)), default=None),
             "driver_nbytes": engine.peak_nbytes(),
             "seconds": last.seconds - before.seconds,

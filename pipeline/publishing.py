@@ -4,7 +4,7 @@ import itertools
 import uuid
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,14 +22,25 @@ W_CHUNK_NBYTES = 64 * 2**20
 KEPT_REVISIONS = 2
 
 
+class Wide(NamedTuple):
+    """An array (rows, n), where the engine keeps it: tasks write it."""
+
+    rows: int
+    n: int
+    chunk: int
+    """Columns of a chunk."""
+    parts: Sequence[tuple[range, Any]]
+    """For each partition its chunks, and blocks that have their columns."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Finished:
     """What a revision is written from."""
 
-    W: Matrix
-    """(m, d)."""
-    H: Sequence[tuple[range, Any]]
-    """For each partition its chunks and their blocks (d, c), where the engine keeps them: tasks write these."""
+    tall: Mapping[str, Matrix]
+    """W (m, d) and what else has a row a pixel, by name."""
+    wide: Mapping[str, "Wide"]
+    """H and what else has a column an image, by name."""
     iterations: Sequence[Iteration]
     attributes: Mapping[str, Any]
     complete: bool
@@ -66,7 +77,7 @@ def publish_revision(
     pointers, version = _pointers(group)
     try:
         revision.make()
-        attributes["digests"] = _write(revision, matrix, finished)
+        attributes["digests"] = _write(revision, finished)
         store.publish(revision, attributes)
         revision.put_on_disk()
         still_ours()
@@ -119,35 +130,39 @@ def _clean(group: Folder, in_use: Set[str | None]) -> None:
         (group / name).remove()
 
 
-def _write(revision: Folder, matrix: StoredMatrix, finished: Finished) -> dict[str, dict[str, str]]:
+def _write(revision: Folder, finished: Finished) -> dict[str, dict[str, str]]:
     """Write the arrays of a revision; returns their digests."""
-    m, d = finished.W.shape
-    together = max(1, min(d, W_CHUNK_NBYTES // (4 * m)))
-    W = store.create_array(
-        revision,
-        "W",
-        shape=(m, d),
-        chunks=(m, together),
-        dtype=np.float32,
-        dimension_names=("pixel", "component"),
-    )
-    W[...] = finished.W
-    create_H(revision, "H", d, matrix)
-    checksums = engine.call_each(write_blocks, [(revision, "H", part, blocks) for part, blocks in finished.H])
+    for name, values in finished.tall.items():
+        m, d = values.shape
+        together = max(1, min(d, W_CHUNK_NBYTES // (4 * m)))
+        array = store.create_array(
+            revision,
+            name,
+            shape=(m, d),
+            chunks=(m, together),
+            dtype=np.float32,
+            dimension_names=("pixel", "component"),
+        )
+        array[...] = values
+    known = {}
+    for name, wide in finished.wide.items():
+        create_wide(revision, name, wide.rows, wide.n, wide.chunk)
+        checksums = engine.call_each(write_blocks, [(revision, name, part, blocks) for part, blocks in wide.parts])
+        known[name] = list(itertools.chain.from_iterable(checksums))
     for field, values in to_arrays(finished.iterations).items():
         store.write_array(revision, field, values, ("iteration",))
-    known = {"H": list(itertools.chain.from_iterable(checksums))}
-    return {name: store.digest(revision, name, known.get(name)) for name in ("W", "H", *Iteration._fields)}
+    written = (*finished.tall, *finished.wide, *Iteration._fields)
+    return {name: store.digest(revision, name, known.get(name)) for name in written}
 
 
-def create_H(where: Folder, name: str, d: int, matrix: StoredMatrix) -> None:
-    """Create an empty H (d, n), chunked like A: a chunk of it belongs to one task."""
+def create_wide(where: Folder, name: str, rows: int, n: int, chunk: int) -> None:
+    """Create an empty array (rows, n), such as H, which is chunked like A: a chunk of it belongs to one task."""
     where.make()
     store.create_array(
         where,
         name,
-        shape=(d, matrix.shape[1]),
-        chunks=(d, matrix.chunk_images),
+        shape=(rows, n),
+        chunks=(rows, min(chunk, n)),
         dtype=np.float32,
         dimension_names=("component", "image"),
         overwrite=True,

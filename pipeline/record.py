@@ -20,7 +20,8 @@ class Iteration(NamedTuple):
     relative_error: float
     """‖A − W H‖ / ‖A‖."""
     phase: str
-    """What was iterated on: `exact` is A itself."""
+    """What was iterated on: `exact` is A itself, `sketch` and `sample` are what they say, `starts` are those of
+    --restarts on A itself. The second start's is `sketch 2`, and so on."""
     seconds: float
     """Time so far, that of earlier runs included."""
     passes: float
@@ -29,6 +30,7 @@ class Iteration(NamedTuple):
     """Bytes of A read from the store so far."""
 
 
+EXACT = "exact"
 BEFORE = Iteration(float("inf"), float("inf"), "", 0.0, 0.0, 0)
 DTYPES: dict[str, Any] = {"phase": np.dtypes.StringDType(), "bytes_read": np.dtype(np.int64)}
 
@@ -45,33 +47,62 @@ class Recorder:
         on_iteration: Callable[[Sequence[Iteration]], None],
     ) -> None:
         self.iterations = list(earlier)
+        self.enter(EXACT, matrix.norm_squared)
         self._matrix, self._plan, self._on_iteration = matrix, plan, on_iteration
         self.earlier = earlier[-1] if earlier else BEFORE
         self._n_earlier = len(earlier)
+        self._passes, self._bytes_read = self.earlier.passes, self.earlier.bytes_read
+        self._cached: set[int] = set()
         self._began = time.perf_counter()
+
+    def enter(self, phase: str, norm_squared: float) -> None:
+        """Say what is iterated on from now on, and its ‖·‖²: losses are recorded as shares of it, times ‖A‖²."""
+        self.phase, self._norm_squared = phase, norm_squared
 
     @property
     def n_new(self) -> int:
         """Iterations of this run."""
         return len(self.iterations) - self._n_earlier
 
-    def __call__(self, state: State) -> list[float]:
-        """Add the iteration that led to a state; returns the losses so far."""
-        matrix, last = self._matrix, self.iterations[-1] if self.iterations else BEFORE
-        streamed = self._plan.partitions[self._plan.n_cached if self.n_new else 0 :]
-        columns = sum(span.stop - span.start for part in streamed for span in matrix.columns(part))
+    @property
+    def passes(self) -> float:
+        """Visits of A by this run."""
+        return self._passes - self.earlier.passes
+
+    @property
+    def bytes_read(self) -> int:
+        """Bytes of A read from the store by this run."""
+        return self._bytes_read - self.earlier.bytes_read
+
+    def visited(self) -> None:
+        """Count a visit of all of A."""
+        matrix, partitions = self._matrix, self._plan.partitions
+        read = [k for k in range(len(partitions)) if k not in self._cached]
+        columns = sum(span.stop - span.start for k in read for span in matrix.columns(partitions[k]))
+        self._cached.update(range(self._plan.n_cached))
+        self._passes += 1
+        self._bytes_read += columns * matrix.shape[0] * matrix.dtype.itemsize
+
+    def visited_sample(self, columns: int, *, visits: int = 1, read: bool = False) -> None:
+        """Count visits of some columns of the sample, which is read once and then in memory."""
+        self._passes += visits * columns / self._matrix.shape[1]
+        self._bytes_read += columns * self._matrix.shape[0] * self._matrix.dtype.itemsize if read else 0
+
+    def __call__(self, state: State) -> list[Iteration]:
+        """Add the iteration that led to a state; returns all so far."""
+        ours, its = self._matrix.norm_squared, self._norm_squared
         self.iterations.append(
             Iteration(
-                loss=state.loss,
-                relative_error=float(np.sqrt(state.loss / matrix.norm_squared)) if matrix.norm_squared else 0.0,
-                phase="exact",
+                loss=state.loss if its == ours else state.loss / its * ours,
+                relative_error=float(np.sqrt(state.loss / its)) if its else 0.0,
+                phase=self.phase,
                 seconds=self.earlier.seconds + time.perf_counter() - self._began,
-                passes=last.passes + 1,
-                bytes_read=last.bytes_read + columns * matrix.shape[0] * matrix.dtype.itemsize,
+                passes=self._passes,
+                bytes_read=self._bytes_read,
             )
         )
         self._on_iteration(self.iterations)
-        return [iteration.loss for iteration in self.iterations]
+        return self.iterations
 
 
 def to_arrays(iterations: Sequence[Iteration]) -> dict[str, NDArray[np.generic]]:

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from data_prep.sample import read_sample
 from data_prep.store import StoredMatrix
@@ -12,11 +11,13 @@ from pipeline.basis import basis_of
 from pipeline.blocks import StoredBlocks
 from pipeline.config import NMFConfig
 from pipeline.factors import Factors
-from pipeline.kernels import Matrix
-from pipeline.solvers.state import State
+from pipeline.kernels import Matrix, hals
+from pipeline.range_finder import Range, find_range
+from pipeline.solvers.state import Momentum, State
 
 OVERSAMPLING = 10
 SAMPLE_PER_COMPONENT = 20
+CORRECTIONS = 10
 ROUNDING = 1e-6
 """Share of the largest singular value, in float32, below which one is rounding and its vectors mean nothing."""
 
@@ -31,9 +32,20 @@ class Given:
 
 def continued(previous: Factors, parts: Sequence[range]) -> State:
     """Start where a stored factorization ended; its H is read by the tasks of the first pass."""
-    W = np.ascontiguousarray(previous.W.compute(scheduler="synchronous"))
-    loss = previous.iterations[-1].loss
-    return State(W=basis_of(W), H=[StoredBlocks(previous.path, "H", part) for part in parts], loss=loss)
+    return State(
+        W=basis_of(previous.read("W")),
+        H=[StoredBlocks(previous.path, "H", part) for part in parts],
+        loss=previous.iterations[-1].loss,
+        from_residual=previous.attributes["momentum"]["from_residual"],
+        momentum=continued_momentum(previous),
+    )
+
+
+def continued_momentum(previous: Factors) -> Momentum:
+    """How far the next iteration was to go beyond W."""
+    last = previous.attributes["momentum"]
+    W_before = previous.read("W_before") if last["moving"] else None
+    return Momentum(W_before=W_before, beta=last["beta"], limit=last["limit"], revivals=last["revivals"])
 
 
 def given(start: Given, matrix: StoredMatrix, parts: Sequence[range]) -> State:
@@ -46,13 +58,33 @@ def cold(matrix: StoredMatrix, config: NMFConfig, parts: Sequence[range]) -> Sta
     """Start as `init` says; H is solved for at the first visit, but for random multiplicative updates."""
     d, seed = config.n_components, config.seed
     H: list[RandomBlocks | None] = [None] * len(parts)
-    if config.init == "nndsvd":
-        W = nndsvd(_sample(matrix, SAMPLE_PER_COMPONENT * d), d, seed)
-        return State(W=basis_of(fill_zeros(W) if config.solver == "mu" else revive(W, seed)), H=H)
-    if config.solver == "mu":
+    if config.init == "random" and config.solver == "mu":
         widths = [[columns.stop - columns.start for columns in matrix.columns(part)] for part in parts]
         H = [RandomBlocks(seed, d, w, part.start) for w, part in zip(widths, parts, strict=True)]
-    return State(W=basis_of(uniform(seed, 0, (matrix.shape[0], d))), H=H)
+    W = basis_images(config, range_of_sample(matrix, config), matrix.shape[0])
+    return State(W=basis_of(fill_zeros(W) if config.solver == "mu" else W), H=H)
+
+
+def range_of_sample(matrix: StoredMatrix, config: NMFConfig) -> Range | None:
+    """Singular vectors of the stored sample, where the start is made of them."""
+    if config.init == "random":
+        return None
+    sample = read_sample(matrix, SAMPLE_PER_COMPONENT * config.n_components)
+    l = min(config.n_components + OVERSAMPLING, *sample.shape)
+    return find_range(sample, l, config.seed, matrix.scale) if l else None
+
+
+def basis_images(config: NMFConfig, found: Range | None, m: int) -> Matrix:
+    """W (m, d) as `init` says, from singular vectors of A or a sample of it; random where there are none."""
+    d, seed = config.n_components, config.seed
+    if found is None or not found.s[0] > 0:
+        return uniform(seed, 0, (m, d))
+    W = nnsvd_lrc(found, d) if config.init == "nnsvd_lrc" else nndsvd(found, d)
+    if config.init == "nndsvda":
+        return fill_zeros(W)
+    if config.init == "nndsvdar":
+        return np.where(W == 0, uniform(seed, 0, W.shape) * (W.mean() / 100), W).astype(np.float32)
+    return revive(W, seed)
 
 
 @dataclass(frozen=True)
@@ -75,37 +107,53 @@ def uniform(seed: int, stream: int, shape: tuple[int, int]) -> Matrix:
     return 1 - np.random.default_rng([seed, stream]).random(shape, dtype=np.float32)
 
 
-def nndsvd(sample: Matrix, d: int, seed: int) -> Matrix:
-    """W (m, d) from the singular vectors of a sample of columns of A.
+def nndsvd(found: Range, d: int) -> Matrix:
+    """W (m, d) from singular vectors: of each pair the positive or the negative parts, whichever carry more.
 
-    Of each pair of singular vectors the positive or the negative parts are taken, whichever carry more. The vectors
-    come from a randomized range finder with one power iteration; a rank above the sample's leaves columns of zeros.
-
-    Parameters
-    ----------
-    sample
-        Columns of A, (m, k).
-    d
-        Rank.
-    seed
-        Of the range finder.
+    Singular vectors that are rounding leave columns of zeros.
 
     References
     ----------
     Boutsidis & Gallopoulos, "SVD based initialization: A head start for nonnegative
-    matrix factorization", Pattern Recognition 41, 2008. Halko, Martinsson & Tropp, "Finding structure with
-    randomness", SIAM Review 53, 2011.
+    matrix factorization", Pattern Recognition 41, 2008.
     """
-    U, s, Vt = _truncated_svd(sample, d, seed)
-    W = np.zeros((len(sample), d), np.float32)
-    for k in np.flatnonzero(s > ROUNDING * s[0]):
-        u, v = U[:, k], Vt[k]
+    W = np.zeros((len(found.U), d), np.float32)
+    for k in range(_rank(found, d)):
+        u, v = found.U[:, k], found.Vt[k]
         sides = [(np.maximum(sign * u, 0), np.maximum(sign * v, 0)) for sign in (1, -1)]
         u, v = max(sides, key=lambda side: float(np.linalg.norm(side[0]) * np.linalg.norm(side[1])))
         norm = float(np.linalg.norm(u))
         if norm > 0:
-            W[:, k] = u * np.sqrt(s[k] * np.linalg.norm(v) / norm)
+            W[:, k] = u * np.sqrt(found.s[k] * np.linalg.norm(v) / norm)
     return W
+
+
+def nnsvd_lrc(found: Range, d: int) -> Matrix:
+    """W (m, d) from half as many singular vectors, the positive and the negative parts of each, then corrected.
+
+    The correction are a few iterations of HALS on the product of those singular vectors, which are cheap.
+
+    References
+    ----------
+    Atif, Qazi & Gillis, "Improved SVD-based initialization for nonnegative matrix
+    factorization using low-rank correction", Pattern Recognition Letters 122, 2019.
+    """
+    p = _rank(found, d // 2 + 1)
+    Y, Z = found.U[:, :p] * np.sqrt(found.s[:p]), found.Vt[:p] * np.sqrt(found.s[:p])[:, None]
+    Wt, H = (np.zeros((d, length), np.float32) for length in (len(Y), Z.shape[1]))
+    Wt[0], H[0] = np.abs(Y[:, 0]), np.abs(Z[0])
+    for k in range(1, min(d, 2 * p - 1)):
+        sign, pair = (1 if k % 2 else -1), (k + 1) // 2
+        Wt[k], H[k] = np.maximum(sign * Y[:, pair], 0), np.maximum(sign * Z[pair], 0)
+    for _ in range(CORRECTIONS):
+        H = hals((Wt @ Wt.T), (Wt @ Y) @ Z, H, 1)
+        Wt = hals((H @ H.T), (H @ Z.T) @ Y.T, Wt, 1)
+    return np.ascontiguousarray(Wt.T)
+
+
+def _rank(found: Range, most: int) -> int:
+    """How many of the leading singular vectors mean something."""
+    return min(most, int((found.s > ROUNDING * found.s[0]).sum()))
 
 
 def fill_zeros(W: Matrix) -> Matrix:
@@ -118,18 +166,3 @@ def revive(W: Matrix, seed: int) -> Matrix:
     dead = ~W.any(axis=0)
     W[:, dead] = uniform(seed, 0, W.shape)[:, dead] * (W.mean() or 1)
     return W
-
-
-def _sample(matrix: StoredMatrix, k: int) -> Matrix:
-    """First columns of the stored sample, at most k, as scaled float32 (m, ≤ k)."""
-    return read_sample(matrix, k) * np.float32(matrix.scale)
-
-
-def _truncated_svd(S: Matrix, d: int, seed: int) -> tuple[Matrix, NDArray[np.float32], Matrix]:
-    """Leading singular triplets of S (m, k): U (m, d), s (d,), Vᵀ (d, k), fewer where min(m, k) is below d."""
-    width = min(d + OVERSAMPLING, *S.shape)
-    test = np.random.default_rng([seed, 0]).standard_normal((S.shape[1], width), dtype=np.float32)
-    Q, _ = np.linalg.qr(S @ test)
-    Q, _ = np.linalg.qr(S @ (S.T @ Q))
-    U, s, Vt = np.linalg.svd(Q.T @ S, full_matrices=False)
-    return (Q @ U)[:, :d], s[:d], Vt[:d]

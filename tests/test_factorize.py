@@ -166,7 +166,11 @@ class TestInThisThread:
         matrix, pointers = store.open_matrix(planted), folder(planted) / "nmf" / "d4"
         theirs = {"current": first.path.name, "note": "theirs"}
         finished = Finished(
-            W=first.W.compute(), H=[], iterations=first.iterations, attributes=first.attributes, complete=True
+            tall={"W": first.W.compute()},
+            wide={},
+            iterations=first.iterations,
+            attributes=first.attributes,
+            complete=True,
         )
         with pytest.raises(HeldError, match="another process has published"):
             publish_revision(matrix, "d4", finished, still_ours=lambda: store.publish(pointers, theirs))

@@ -90,7 +90,8 @@ def _text(factors: Factors) -> str:
     lines = [
         f"  {factors.path.parent.name}: d = {parameters['n_components']}, {parameters['solver']}, "
         f"relative error {about['relative_error']:.4f} after {about['n_iter']} iterations "
-        f"({about['passes']:g} passes, {about['seconds']:.1f} s), {about['ended']}",
+        f"({about['passes']:.3g} passes, {about['seconds']:.1f} s), {about['ended']}",
+        *(f"  {said}" for said in options.how_good(about)),
         f"      W and H hold 1 number for every {ratio:.1f} of A. {Stop[about['stop']]}",
     ]
     if ratio < 1:

@@ -3,7 +3,7 @@
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import MISSING, fields
 from functools import wraps
@@ -51,6 +51,22 @@ class Memory(click.ParamType[int]):
             self.fail(f"{value!r} is not a size; write 2GiB or 500MB", param, ctx)
 
 
+class Duration(click.ParamType[float]):
+    """A time: 30s, 5min."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Parse a number with a unit, to seconds."""
+        try:
+            seconds = float(parse_timedelta(re.sub(r"min$", "m", str(value).strip())))
+        except (ValueError, KeyError):
+            self.fail(f"{value!r} is not a duration; write 30s or 5min", param, ctx)
+        if not seconds >= 0:
+            self.fail(f"{value} is negative; write 30s or 5min", param, ctx)
+        return seconds
+
+
 memory: Decorator = click.option(
     "--memory",
     type=Memory(),
@@ -89,23 +105,41 @@ REQUEST: tuple[Decorator, ...] = (
         "--solver",
         type=click.Choice(SOLVERS),
         default=DEFAULTS["solver"],
-        help="hals: alternating least squares; mu: multiplicative updates of Lee & Seung.",
+        help="sketch: alternating least squares on a small sketch of A, then a few passes over A; hals: all of it on A; "
+        "mu: multiplicative updates of Lee & Seung.",
     ),
     click.option(
         "--init",
         type=click.Choice(INITS),
         default=None,
-        help="Start of W; nndsvd for hals and random for mu unless given.",
+        help="Start of W; random for mu and nnsvd_lrc for the others unless given.",
     ),
     click.option("--seed", type=int, default=DEFAULTS["seed"], help="Of everything random."),
     click.option(
-        "--max-iter", type=int, default=DEFAULTS["max_iter"], help="Iterations at most, earlier runs included."
+        "--max-iter",
+        type=int,
+        default=DEFAULTS["max_iter"],
+        help="Iterations at most, on the sketch and on A each, earlier runs included.",
     ),
+    click.option("--max-passes", type=float, help="Visits of A at most, those that make the sketch included."),
+    click.option("--max-time", type=Duration(), help="No iteration begins after so long: 30s, 5min."),
     click.option(
         "--tol",
         type=float,
         default=DEFAULTS["tol"],
         help="Stop once 3 passes lower the loss by less than this fraction of it.",
+    ),
+    click.option("--sketch-rank", type=int, help="Rows of the sketch; 2 d + 10 unless given."),
+    click.option(
+        "--polish",
+        type=int,
+        help="Passes over A after the sketch; until they gain little, and four in all at most, unless given.",
+    ),
+    click.option(
+        "--restarts",
+        type=int,
+        default=DEFAULTS["restarts"],
+        help="Starts on the sketch, from other seeds; the best one is kept.",
     ),
     click.option("--target-error", type=float, help="Stop at this relative error ‖A − WH‖ / ‖A‖."),
     click.option("--name", help="Name of the factorization in the store; d99 for -d 99 unless given."),
@@ -173,22 +207,6 @@ def _with(these: Sequence[Decorator], command: Callable[..., Any]) -> Callable[.
     for option in reversed(these):
         command = option(command)
     return command
-
-
-class Duration(click.ParamType[float]):
-    """A time: 30s, 5min."""
-
-    name = "duration"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Parse a number with a unit, to seconds."""
-        try:
-            seconds = float(parse_timedelta(re.sub(r"min$", "m", str(value).strip())))
-        except (ValueError, KeyError):
-            self.fail(f"{value!r} is not a duration; write 30s or 5min", param, ctx)
-        if not seconds >= 0:
-            self.fail(f"{value} is negative; write 30s or 5min", param, ctx)
-        return seconds
 
 
 class CheckpointEvery(click.ParamType[Every]):
@@ -264,6 +282,20 @@ def nbytes(count: float) -> str:
             return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1024
     return f"{count:.1f} TiB"
+
+
+def how_good(about: Mapping[str, Any]) -> list[str]:
+    """Say what there is to compare a result with, a sentence an entry."""
+    d, bound, gradient = about["parameters"]["n_components"], about.get("svd_bound"), about["projected_gradient"]
+    said = []
+    if bound is not None:
+        said.append(f"no rank-{d} factorization with any signs goes below about {bound:.3f}")
+    if gradient is not None:
+        said.append(f"projected gradient {gradient:.1e} of that at zero")
+    errors = about.get("sketch", {}).get("errors", [])
+    if len(errors) > 1:
+        said.append(f"{len(errors)} starts ended between {min(errors):.4f} and {max(errors):.4f}")
+    return [f"    {'; '.join(said)}"] if said else []
 
 
 @contextmanager

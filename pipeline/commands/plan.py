@@ -10,8 +10,8 @@ from data_prep.folders import Folder
 from data_prep.store import StoredMatrix, open_matrix
 from pipeline.calibration import Estimate, estimate
 from pipeline.commands import options
-from pipeline.job import SOLVERS, iterations_left
-from pipeline.plan import Plan, make_plan
+from pipeline.job import SOLVERS, planned
+from pipeline.plan import Plan
 
 
 @click.command(context_settings=options.CONTEXT)
@@ -39,43 +39,41 @@ def plan(
     config, name = options.configured(path, n_components, name, settings)
     matrix = open_matrix(path)
     with options.connected(place):
-        planned = make_plan(matrix, n_components, memory)
-        passes = iterations_left(matrix, name, config, fresh=fresh)
-        measured = estimate(matrix, SOLVERS[config.solver], n_components, planned)
-    summary = _summary(matrix, planned, measured, passes)
-    options.say(json.dumps(summary) if as_json else _text(matrix, planned, summary))
+        to_do = planned(matrix, name, config, memory, fresh=fresh)
+        measured = estimate(matrix, SOLVERS[config.solver], n_components, to_do)
+    summary = _summary(matrix, to_do, measured)
+    options.say(json.dumps(summary) if as_json else _text(matrix, to_do, summary))
 
 
-def _summary(matrix: StoredMatrix, planned: Plan, measured: Estimate, passes: int) -> dict[str, Any]:
+def _summary(matrix: StoredMatrix, to_do: Plan, measured: Estimate) -> dict[str, Any]:
     pass_s = max(measured.arithmetic_s, measured.reading_s)
     return {
-        **asdict(planned),
-        "partitions": len(planned.partitions),
+        **asdict(to_do),
+        "partitions": len(to_do.partitions),
         "shape": list(matrix.shape),
-        "cached_share": planned.cached_share,
-        "passes": passes,
-        "bytes_read": planned.bytes_read(matrix.nbytes, passes),
+        "cached_share": to_do.cached_share,
+        "bytes_read": to_do.bytes_read(matrix.nbytes),
         "pass_seconds": pass_s,
-        "seconds": passes * pass_s,
+        "seconds": to_do.passes * pass_s,
         **{f"pass_{name}": value for name, value in measured._asdict().items()},
     }
 
 
-def _text(matrix: StoredMatrix, planned: Plan, summary: dict[str, Any]) -> str:
+def _text(matrix: StoredMatrix, to_do: Plan, summary: dict[str, Any]) -> str:
     m, n = matrix.shape
-    a, read, disk = (options.nbytes(x) for x in (matrix.nbytes, summary["bytes_read"], planned.disk_nbytes))
+    a, read, disk = (options.nbytes(x) for x in (matrix.nbytes, summary["bytes_read"], to_do.disk_nbytes))
     worker, allowed, driver = (
-        options.nbytes(x) for x in (planned.worker_nbytes, planned.memory_nbytes, planned.driver_nbytes)
+        options.nbytes(x) for x in (to_do.worker_nbytes, to_do.memory_nbytes, to_do.driver_nbytes)
     )
-    why = "A fits beside the work" if planned.cached_share == 1 else "the rest does not fit beside the work"
+    why = "A fits beside the work" if to_do.cached_share == 1 else "the rest does not fit beside the work"
     arithmetic, reading = summary["pass_arithmetic_s"], summary["pass_reading_s"]
     return "\n".join(
         (
-            f"A is {m} × {n}, {a} in {len(planned.partitions)} partitions",
-            f"passes: at most {summary['passes']}",
-            f"cached: {planned.cached_share:.0%} of A, since {why}; all passes read {read}",
+            f"A is {m} × {n}, {a} in {len(to_do.partitions)} partitions",
+            f"passes: at most {summary['passes']:.3g}",
+            f"cached: {to_do.cached_share:.0%} of A, since {why}; all passes read {read}",
             f"memory: a worker at most {worker} of the {allowed} it may use, the driver at most {driver}; "
-            + ("H is stored after each pass, since it does not fit" if planned.stores_H else "H stays there"),
+            + ("H is stored after each pass, since it does not fit" if to_do.stores_H else "H stays there"),
             f"disk: {disk} for the result and what leads to it",
             f"time: about {summary['seconds']:.3g} s, {summary['pass_seconds']:.2g} a pass: arithmetic "
             f"{arithmetic:.2g}, reading {reading:.2g} beside it, as {summary['pass_chunks']} chunks took just now",

@@ -11,6 +11,7 @@ from pipeline.checkpoints import Every
 from pipeline.commands import options, progress
 from pipeline.commands.signals import safe_point
 from pipeline.job import Result, factorize
+from pipeline.loop import trailing
 from pipeline.record import Iteration
 
 
@@ -54,13 +55,16 @@ def run(
       nmf-batch run --zarr faces.zarr -d 99
     """
     config, name = options.configured(path, n_components, name, settings)
-    shown = progress.Progress("pass")
+    shown = progress.Progress("iteration")
 
     def on_iteration(iterations: Sequence[Iteration]) -> None:
         last = iterations[-1]
         if as_json:
             options.say(json.dumps({"iteration": len(iterations), **last._asdict()}))
-        shown(len(iterations), config.max_iter, f"relative error {last.relative_error:.4f} ")
+        done = len(trailing(iterations, last.phase))
+        shown(
+            done, config.max_iter, f"{last.phase}  {last.passes:.3g} passes  relative error {last.relative_error:.4f} "
+        )
         point()
 
     with safe_point(grace) as point, options.connected(place):
@@ -91,8 +95,9 @@ def _summary(result: Result) -> dict[str, Any]:
 def _text(result: Result, path: Folder) -> str:
     attributes, name = result.factors.attributes, result.factors.path.parent.name
     did = "nothing new" if result.n_new == 0 else f"{result.n_new} iterations"
-    return (
-        f"{path}/nmf/{name}: {did}; relative error {attributes['relative_error']:.4f} "
-        f"after {attributes['n_iter']} iterations, {attributes['passes']:g} passes, {attributes['seconds']:.1f} s. "
-        f"{result.stop}"
-    )
+    lines = [
+        f"{path}/nmf/{name}: {did}; relative error {attributes['relative_error']:.4f} after {attributes['n_iter']} "
+        f"iterations, {attributes['passes']:.3g} passes, {attributes['seconds']:.1f} s. {result.stop}",
+        *options.how_good(attributes),
+    ]
+    return "\n".join(lines)

@@ -6,19 +6,25 @@ import numpy as np
 
 from pipeline import basis
 from pipeline.kernels import Matrix, cold_start, mu
-from pipeline.one_pass import BlockMatrix
-from pipeline.solvers.state import State
+from pipeline.solvers.state import Matrixlike, State
 
 
 @dataclass(frozen=True)
 class MU:
     """Lee & Seung (2001): one pass an iteration, and a loss that never rises."""
 
-    def step(self, A: BlockMatrix, state: State) -> State:
+    def step(self, A: Matrixlike, state: State) -> State:
         """Update H in the pass, then W from its sums."""
-        H, sums = A.visit(state.W, state.H, improve, residual=state.fits_well(A.norm_squared))
+        residual = state.fits_well(A.norm_squared)
+        H, sums = A.visit(state.W, state.H, improve, residual=residual, gradient=True)
         W, inner = basis.improve(state.W, sums, mu)
-        return State(W=W, H=H, loss=basis.squared_error(A.norm_squared, state.W, W, sums, inner))
+        return State(
+            W=W,
+            H=H,
+            loss=basis.squared_error(A.norm_squared, state.W, W, sums, inner),
+            from_residual=residual,
+            projected_gradient=basis.projected_gradient(W, sums),
+        )
 
 
 def improve(WtW: Matrix, WtA: Matrix, H: Matrix | None) -> Matrix:

@@ -2,12 +2,52 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
-from pipeline.basis import Basis
-from pipeline.one_pass import BlockMatrix
+import numpy as np
+
+from pipeline.basis import Basis, Sums, basis_of
+from pipeline.kernels import Matrix
+from pipeline.one_pass import Ahead, Improve
 
 WELL = 5e-3
+GROWTH, LIMIT_GROWTH, SHRINKAGE = 1.1, 1.05, 1.5
+
+
+class Momentum(NamedTuple):
+    """How far the next iteration goes beyond where the last one came to: X + β (X − X_before).
+
+    The schedule of β and its limit is that of Ang & Gillis, "Accelerating nonnegative matrix factorization algorithms
+    using extrapolation", Neural Computation 31(2), 2019.
+    """
+
+    W_before: Matrix | None = None
+    """(m, d); None where the next iteration starts from W itself."""
+    H_before: Sequence[Any] | None = None
+    """Parts like those of H; None where H is not extrapolated."""
+    beta: float = 0.5
+    limit: float = 1.0
+    revivals: int = 3
+    """How often components that no image uses may still be started again: each costs a visit, and may be in vain."""
+
+    def after_a_gain(self, W: Matrix, H: Sequence[Any] | None) -> "Momentum":
+        """Momentum of the next iteration, given the factors that were left behind."""
+        beta, limit = min(self.limit, GROWTH * self.beta), min(1.0, LIMIT_GROWTH * self.limit)
+        return Momentum(W, H, beta, limit, self.revivals)
+
+    def after_a_loss(self) -> "Momentum":
+        """Momentum after an iteration that went too far: none in the next one, and less from then on."""
+        return Momentum(None, None, self.beta / SHRINKAGE, self.beta, self.revivals)
+
+    def after_a_revival(self) -> "Momentum":
+        """Momentum once W was changed from outside: none in the next iteration."""
+        return Momentum(None, None, self.beta, self.limit, self.revivals - 1)
+
+    def ahead(self, W: Basis) -> Basis:
+        """W where the next iteration starts."""
+        if self.W_before is None:
+            return W
+        return basis_of(W.W + np.float32(self.beta) * (W.W - self.W_before))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,15 +59,46 @@ class State:
     """A part a partition: blocks of H, futures of them, or None where H has no value yet."""
     loss: float = float("inf")
     """‖A − W H‖² of exactly these factors."""
+    from_residual: bool = False
+    """Whether the loss is a sum of squared differences, not a difference of sums: the two differ by rounding."""
+    projected_gradient: float | None = None
+    """See `basis.projected_gradient`."""
+    momentum: Momentum = Momentum()
 
     def fits_well(self, norm_squared: float) -> bool:
         """Whether the relative error is so small that sums of products no longer tell it."""
         return self.loss < WELL**2 * norm_squared
 
 
+class Matrixlike(Protocol):
+    """A, or a sketch of it: whatever offers the two products of a pass."""
+
+    @property
+    def norm_squared(self) -> float:
+        """‖A‖²."""
+        ...
+
+    def visit(
+        self,
+        W: Basis,
+        H: Sequence[Any],
+        improve: Improve,
+        *,
+        residual: bool = False,
+        gradient: bool = False,
+        ahead: Ahead | None = None,
+    ) -> tuple[Sequence[Any], Sums]:
+        """Improve H given W, and return it with the sums that improve W; see `BlockMatrix.visit`."""
+        ...
+
+    def worst_fitted(self, W: Basis, H: Sequence[Any], count: int) -> list[Matrix]:
+        """What of the columns (m,) with the largest residuals W H misses."""
+        ...
+
+
 class Solver(Protocol):
     """One iteration: everything in which solvers differ."""
 
-    def step(self, A: BlockMatrix, state: State) -> State:
+    def step(self, A: Matrixlike, state: State) -> State:
         """Visit A once, improve both factors, and state their loss."""
         ...

@@ -1,0 +1,73 @@
+"""A as a run visits it: what the plan keeps in memory is read, the rest described."""
+
+from collections.abc import Callable
+
+from data_prep import store
+from data_prep.folders import Folder
+from data_prep.store import StoredMatrix
+from pipeline import engine
+from pipeline.blocks import Scratch, StoredBlocks
+from pipeline.one_pass import BlockMatrix
+from pipeline.plan import Plan
+from pipeline.publishing import create_wide
+
+SPILL_EVERY = 8
+
+
+def open_blocks(
+    matrix: StoredMatrix, d: int, plan: Plan, scratch: Folder, on_visit: Callable[[], None] = lambda: None
+) -> BlockMatrix:
+    """Read what the plan keeps in memory, and describe the rest; H goes to the scratch where and when it is stored."""
+    checksums = store.read_checksums(matrix).tolist()
+    n = matrix.shape[1]
+    stored = [StoredBlocks(matrix.path, "A", part, checksums[part.start : part.stop], n) for part in plan.partitions]
+    cached = engine.keep_each(list, [(blocks,) for blocks in stored[: plan.n_cached]])
+    return BlockMatrix(
+        partitions=[*cached, *stored[plan.n_cached :]],
+        shape=matrix.shape,
+        scale=matrix.scale,
+        norm_squared=matrix.norm_squared,
+        spill=Spills(matrix, d, plan, scratch),
+        on_visit=on_visit,
+    )
+
+
+class Spills:
+    """Where H does not fit it is stored every pass; on a cluster every eighth, from which lost parts are made again."""
+
+    def __init__(self, matrix: StoredMatrix, d: int, plan: Plan, scratch: Folder) -> None:
+        self._matrix, self._d, self._plan, self._scratch = matrix, d, plan, scratch
+        self._every = 1 if plan.stores_H else None if engine.place().in_process else SPILL_EVERY
+        self._visits = 0
+        self._made: list[str] = []
+
+    def __call__(self, in_use: str | None) -> Scratch | None:
+        """Where the next visit stores H, if it does; what is not in use any more is removed."""
+        self._visits += 1
+        if self._every is None or self._visits % self._every:
+            return None
+        for name in self._made:
+            if name != in_use:
+                (self._scratch / name).remove()
+        name = f"H{self._visits}"  # of its own: a worker that was given up may wake and write its old one
+        self._made = [name, *([in_use] if in_use else [])]
+        create_wide(self._scratch, name, self._d, self._matrix.shape[1], self._matrix.chunk_images)
+        return Scratch(self._scratch, name, self._plan.partitions)
+
+
+def remove_scratch(group: Folder) -> None:
+    """Remove what runs that were killed left behind; only the writer may."""
+    for entry in group.entries():
+        if entry.startswith("scratch-"):
+            (group / entry).remove()
+
+
+def check_reachable(matrix: StoredMatrix) -> None:
+    """Raise BadInput where a worker does not see the store that this process sees."""
+    for worker, seen in engine.on_every_worker(store.group_attributes, matrix.path).items():
+        if isinstance(seen, Exception) or seen.get("fingerprint") != matrix.fingerprint:
+            what = f"cannot read it ({seen})" if isinstance(seen, Exception) else "finds another there, or none"
+            raise store.BadInput(
+                f"{matrix.path} must be the same store for all workers, but {worker} {what}; mount it at this path "
+                f"on every worker, or keep it in an object store"
+            )

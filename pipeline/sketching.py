@@ -1,0 +1,97 @@
+"""What the sketch is made of: decided from m, n, d and the settings alone, before anything runs.
+
+Neither clocks nor memory have a say, so that the same request is the same computation everywhere.
+"""
+
+from dataclasses import dataclass
+
+from data_prep.sample import sample_size
+from data_prep.store import StoredMatrix
+from pipeline.config import NMFConfig
+
+OVERSAMPLING = 10
+ENOUGH, FEW = 200, 100
+"""Columns for each component: a sample of so many leaves W within half a percent of the optimum; of fewer, above it."""
+RANGE = 10
+"""Columns for each component that the range finder begins with."""
+SHALLOW = 4
+"""Where A has not so many times the rows of the sketch, there is nothing to compress."""
+B_NBYTES = 2**30
+"""Of B, where it is of more columns than are enough because the stored sample is of too few."""
+MAX_PASSES = 4.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """What the small problem is."""
+
+    rank: int | None
+    """Rows l of the sketch; None where the columns are iterated on as they are."""
+    whole: bool
+    """Whether it is of all columns, else of the first ones of the stored sample."""
+    n_columns: int
+    """Of the small problem."""
+    share: float
+    """Of the columns of A."""
+    n_range: int
+    """Columns of the sample that the range finder begins with."""
+    power: bool
+    """Whether a power iteration over all columns of the small problem follows."""
+    passes: float
+    """Visits of A before the first iteration."""
+
+    @property
+    def range_rank(self) -> int:
+        """Singular vectors that the range finder finds of the sample."""
+        return self.rank or self.n_range
+
+    @property
+    def kind(self) -> str:
+        """What its iterations are on: a `sketch`, a `sample` as it is, or A itself, for several `starts`."""
+        return "sketch" if self.rank is not None else "starts" if self.whole else "sample"
+
+    @property
+    def n_read(self) -> int:
+        """Columns of the sample that are read."""
+        return self.n_range if self.whole else self.n_columns
+
+    def nbytes(self, m: int, d: int, itemsize: int) -> int:
+        """Bytes of the sample, of B, of three versions of H, and of what has a row a pixel, where all is in one process."""
+        wide, tall = (self.rank or 0) + 3 * d, 3 * self.range_rank + 5 * d
+        return 2 * itemsize * m * self.n_read + 4 * (wide * self.n_columns + tall * m)
+
+
+def choose(matrix: StoredMatrix, config: NMFConfig) -> Choice | None:
+    """Decide on the small problem; None where another solver is asked for, or nothing is smaller than A."""
+    (m, n), d = matrix.shape, config.n_components
+    n_sampled = min(matrix.n_ok, sample_size(m, matrix.dtype.itemsize))
+    if config.solver != "sketch" or n_sampled == 0 or matrix.norm_squared == 0:
+        return None
+    l = config.sketch_rank or 2 * d + OVERSAMPLING
+    worthwhile = m >= SHALLOW * l and n_sampled >= l
+    few = n_sampled < min(n, FEW * d) and worthwhile and 4 * l * n <= B_NBYTES
+    whole = n <= ENOUGH * d or few
+    budget = config.max_passes or MAX_PASSES
+    n_range = min(n_sampled, max(l, min(RANGE * d, n // 4)))
+    if whole and worthwhile and n >= 2 * l and 2 * n_range / n + 2 <= budget:
+        power = 2 * n_range / n + 3 <= budget
+        return Choice(
+            rank=l, whole=True, n_columns=n, share=1.0, n_range=n_range, power=power, passes=2 * n_range / n + 1 + power
+        )
+    if whole and not worthwhile:
+        if config.restarts == 1:
+            return None
+        return Choice(rank=None, whole=True, n_columns=n, share=1.0, n_range=n_range, power=False, passes=0.0)
+    return _of_a_sample(n, n_sampled, l, d, budget, compressed=worthwhile)
+
+
+def _of_a_sample(n: int, n_sampled: int, l: int, d: int, budget: float, *, compressed: bool) -> Choice:
+    """Sampled columns alone: the range finder visits a part of them twice, then all are visited twice."""
+    affordable = int((budget - 1) * n / 4)
+    k = max(1, min(n_sampled, ENOUGH * d, affordable))
+    n_range = min(k, max(l, RANGE * d))
+    rank = l if compressed and k >= 2 * l else None
+    passes = (2 * n_range + 2 * k) / n if rank else 2 * n_range / n
+    return Choice(
+        rank=rank, whole=False, n_columns=k, share=k / n, n_range=n_range, power=rank is not None, passes=passes
+    )

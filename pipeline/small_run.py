@@ -1,0 +1,141 @@
+"""The iterations on the small problem: as many starts as are asked for, gone on with where an earlier run ended."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from data_prep import store
+from data_prep.store import StoredMatrix
+from pipeline import engine, small
+from pipeline.basis import Basis, basis_of
+from pipeline.config import NMFConfig
+from pipeline.factors import Factors
+from pipeline.kernels import Matrix
+from pipeline.loop import Stop, small_stop_reason, solve, trailing
+from pipeline.plan import Plan
+from pipeline.publishing import Wide
+from pipeline.range_finder import Compressed
+from pipeline.record import Iteration, Recorder
+from pipeline.sketching import Choice
+from pipeline.small import OpenA, Small, ordered, read_parts
+from pipeline.solvers.hals import HALS
+from pipeline.solvers.state import State
+from pipeline.starts import continued_momentum, uniform
+
+SWEEPS = 2
+
+
+class SmallRun:
+    """Finds W; H is solved for when W meets A."""
+
+    def __init__(
+        self,
+        matrix: StoredMatrix,
+        config: NMFConfig,
+        choice: Choice,
+        plan: Plan,
+        recorder: Recorder,
+        previous: Factors | None,
+    ) -> None:
+        self.matrix, self.config, self.choice, self.plan = matrix, config, choice, plan
+        self.recorder, self.previous = recorder, previous
+        about = {} if previous is None else previous.attributes["small"]
+        self.losses: list[float] = about.get("losses", [])
+        """Of the starts that are over."""
+        self.best = previous.read("best_W") if previous is not None and self.losses else None
+        """W of the best of them."""
+
+    @property
+    def phase(self) -> str:
+        """Name of the phase in the record; starts after the first are numbered."""
+        return self.choice.kind if not self.losses else f"{self.choice.kind} {len(self.losses) + 1}"
+
+    def solve(
+        self, open_A: OpenA, on_state: Callable[[State], Sequence[Iteration]], on_phase: Callable[[State], None]
+    ) -> Basis:
+        """Iterate; `on_state` is told each state and returns the record, `on_phase` is told those that end a phase."""
+        with self._place():
+            self.small = self._made(open_A)
+            while len(self.losses) < self.config.restarts:
+                state = self._solve_start(on_state)
+                on_phase(state)
+                if self.best is None or state.loss < min(self.losses):
+                    self.best = ordered(state)
+                self.losses.append(state.loss)
+                self.previous = None
+        assert self.best is not None  # there is one start at least
+        return basis_of(self.best)
+
+    def told(self) -> dict[str, Any]:
+        """What is recorded of it with a result."""
+        norm_squared = self.small.matrix.norm_squared
+        errors = [float(np.sqrt(loss / norm_squared)) for loss in self.losses]
+        return {"sketch": asdict(self.choice) | {"errors": errors}, "svd_bound": self.small.svd_bound}
+
+    def checkpoint(self, state: State) -> tuple[dict[str, Matrix], dict[str, Wide], dict[str, Any]]:
+        """Arrays with a row a pixel, arrays with a column an image, and attributes, to go on from."""
+        matrix, before = self.small.matrix, state.momentum.H_before
+        tall = {} if self.best is None else {"best_W": self.best}
+        wide = {"small_H": self._wide(state.H)} | ({} if before is None else {"small_H_before": self._wide(before)})
+        about = {"losses": self.losses, "loss": state.loss, "norm_squared": matrix.norm_squared}
+        if isinstance(matrix, Compressed):
+            tall["sketch_range"], wide["sketch"] = matrix.Q, self._wide(matrix.B.partitions, matrix.Q.shape[1])
+            about["missed"] = matrix.missed
+        return tall, wide, {"small": about | {"moving_H": before is not None}}
+
+    def _wide(self, parts: Sequence[Any], rows: int | None = None) -> Wide:
+        chunk = self.matrix.chunk_images if self.choice.whole else small.SAMPLE_BLOCK
+        together = list(zip(self.small.parts, parts, strict=True))
+        return Wide(rows or self.config.n_components, self.choice.n_columns, chunk, together)
+
+    def _place(self) -> AbstractContextManager[None]:
+        """Where its iterations run: in this process where it is not large."""
+        return engine.here() if self.plan.sketch_here else nullcontext()
+
+    def _made(self, open_A: OpenA) -> Small:
+        if self.previous is not None and self.choice.rank is not None:
+            return small.stored(self.previous, self.choice, self.plan)
+        return small.make(self.matrix, open_A, self.config, self.choice, self.plan, self.recorder)
+
+    def _solve_start(self, on_state: Callable[[State], Sequence[Iteration]]) -> State:
+        matrix, phase = self.small.matrix, self.phase
+        self.recorder.enter(phase, matrix.norm_squared)
+        passes_each = 0.0 if self.choice.kind == "sketch" else self.choice.share
+
+        def should_stop(iterations: Sequence[Iteration]) -> Stop | None:
+            own = trailing(iterations, phase)
+            return small_stop_reason(own, self.matrix.norm_squared, self.config, passes_each)
+
+        # What is cheap to visit is swept over less at a time, and H of two iterations is kept where it is small.
+        solver = HALS() if self.choice.kind == "starts" else HALS(SWEEPS, extrapolates_H=True)
+        state, stop = self._start(), should_stop(self.recorder.iterations)
+        if stop is None:
+            state, stop = solve(matrix, solver, state, should_stop, on_state)
+        if stop is Stop.NONFINITE:
+            raise store.BadInput(f"{self.matrix.path} was not factorized: {stop}")
+        return state
+
+    def _start(self) -> State:
+        """State before the first iteration of a start, or where a checkpoint left it."""
+        if self.previous is not None:
+            return self._continued(self.previous)
+        W = None if self.losses else self.small.W
+        if W is None:
+            W = uniform(self.config.seed + len(self.losses), 0, (self.matrix.shape[0], self.config.n_components))
+        return State(W=basis_of(W), H=[None] * len(self.small.parts))
+
+    def _continued(self, previous: Factors) -> State:
+        about, parts = previous.attributes["small"], self.small.parts
+        momentum = continued_momentum(previous)
+        if about["moving_H"]:
+            momentum = momentum._replace(H_before=read_parts(previous, "small_H_before", parts))
+        return State(
+            W=basis_of(previous.read("W")),
+            H=read_parts(previous, "small_H", parts),
+            loss=about["loss"],
+            from_residual=previous.attributes["momentum"]["from_residual"],
+            momentum=momentum,
+        )
