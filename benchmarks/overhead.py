@@ -15,7 +15,7 @@ import itertools
 import logging
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import click
@@ -24,9 +24,9 @@ from distributed import Client, LocalCluster
 
 from pipeline import engine
 from pipeline.basis import Basis, Sums, basis_of
-from pipeline.job import SPILL_EVERY
 from pipeline.kernels import Matrix
 from pipeline.one_pass import Arithmetic, BlockMatrix, Spill, one_blas_thread, visit_partition
+from pipeline.opening import SPILL_EVERY
 
 LOOPBACK = "127.0.0.1"
 
@@ -41,14 +41,20 @@ def ones(WtW: Matrix, WtA: Matrix, H: Matrix | None) -> Matrix:
     return np.ones_like(WtA)
 
 
-def bring(k: int, visited: tuple[list[Matrix], Sums]) -> list[Matrix]:
-    """Stand for a part of H that was stored: as small as what names it."""
-    return visited[0]
+class Brought(NamedTuple):
+    """Stands for where H is stored: what comes back is as small as what would name it."""
+
+    name: str = "H"
+
+    def __call__(self, k: int, visited: tuple[list[Matrix], Sums]) -> list[Matrix]:
+        """Partition k."""
+        return visited[0]
 
 
-def spills() -> Iterator[Spill | None]:
+def spills() -> Callable[[str | None], Spill | None]:
     """H stays with the workers, but for every eighth pass."""
-    return itertools.cycle([*[None] * (SPILL_EVERY - 1), bring])
+    turns = itertools.cycle([*[None] * (SPILL_EVERY - 1), Brought()])
+    return lambda in_use: next(turns)
 
 
 class Row(NamedTuple):
@@ -154,9 +160,9 @@ def main(partitions: str, workers: str, processes: bool, m: int, d: int, n: int)
             Client(cluster) as client,
         ):
             kept = engine.keep_each(column, [(m, k) for k in range(count)])
-            A = BlockMatrix(partitions=kept, shape=(m, count), scale=1.0, norm_squared=1.0, spills=spills())
+            A = BlockMatrix(partitions=kept, shape=(m, count), scale=1.0, norm_squared=1.0, spill=spills())
             passes(client, A, W, 1)
-            A = dataclasses.replace(A, spills=spills())
+            A = dataclasses.replace(A, spill=spills())
             click.echo(shown(count, n_workers, passes(client, A, W, n), visits_alone(m, W, count)))
 
 

@@ -27,7 +27,7 @@ from data_prep.folders import folder
 from pipeline import starts
 from pipeline.blocks import StoredBlocks
 from pipeline.config import NMFConfig
-from pipeline.job import open_blocks
+from pipeline.opening import open_blocks
 from pipeline.plan import make_plan
 from pipeline.solvers.mu import MU
 

@@ -50,6 +50,19 @@ def basis_of(W: Matrix) -> Basis:
     return Basis(W, sum(grams, np.zeros((W.shape[1],) * 2)))  # to the bits of `improve`: a run may resume
 
 
+def ahead_of(W: Matrix, W_before: Matrix, beta: float) -> Basis:
+    """W + β (W − W_before), whose Gram matrix is of float32 products: no term of a loss."""
+    ahead = np.empty_like(W)
+
+    def of_block(pixels: slice) -> Matrix:
+        block = np.subtract(W[pixels], W_before[pixels], out=ahead[pixels])
+        block *= np.float32(beta)
+        block += W[pixels]
+        return block.T @ block
+
+    return Basis(ahead, np.sum(by_pixels(of_block, len(W)), axis=0, dtype=np.float64))
+
+
 def improve(old: Basis, sums: Sums, update: Update) -> tuple[Basis, float]:
     """Improve W from the sums of a pass; also returns ⟨W, AHᵀ⟩, a term of the loss."""
     m, d = old.W.shape

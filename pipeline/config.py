@@ -26,7 +26,7 @@ class NMFConfig:
 
     init: str = ""
     """`random`: uniform; the others from singular vectors of the stored sample: `nndsvd`, with zeros filled by the mean
-    (`nndsvda`) or by small random numbers (`nndsvdar`), or with low-rank correction (`nnsvd_lrc`); empty: what suits."""
+    (`nndsvda`) or by small random numbers (`nndsvdar`), or low-rank correction (`nnsvd_lrc`); empty: what suits."""
 
     seed: int = 0
     """Of everything random."""

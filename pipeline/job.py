@@ -13,7 +13,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from data_prep import store
-from data_prep.folders import Folder, Where
+from data_prep.folders import Where
 from data_prep.lock import only_writer
 from data_prep.store import StoredMatrix
 from pipeline import engine, starts
@@ -181,7 +181,7 @@ class _Run:
         return starts.cold(self.matrix, self.config, self.plan.partitions)
 
     @cached_property
-    def A(self) -> BlockMatrix:  # noqa: N802  # A is a name
+    def A(self) -> BlockMatrix:  # A is a name
         """The matrix as it is visited, with what is kept of it in memory."""
         return open_blocks(self.matrix, self.config.n_components, self.plan, self.scratch, self.recorder.visited)
 

@@ -68,7 +68,7 @@ class BlockMatrix:
     norm_squared: float
     """‖A‖² of the scaled matrix."""
     spill: Callable[[str | None], Spill | None] = lambda in_use: None
-    """Asked before each visit, with the name of the stored H that is in use: where its tasks store theirs, if they do."""
+    """Asked before each visit, with the name of the stored H that is in use: where tasks store theirs, if they do."""
     on_visit: Callable[[], None] = lambda: None
     """Told of each visit."""
 
@@ -136,16 +136,6 @@ class BlockMatrix:
         found = engine.call_each(worst_of_partition, [(A_k, H_k, W.W, count, self.scale) for A_k, H_k in parts])
         return [missed for _, missed in sorted(itertools.chain(*found), key=lambda one: -one[0])[:count]]
 
-    def projected(self, Q: Matrix, *, bring: bool) -> list[Any]:
-        """QᵀA, a list of blocks a partition, brought here or where the engine keeps them; costs a pass."""
-        self.on_visit()
-        graph: dict[str, Any] = {"Q": (np.asarray, Q)}
-        names = [f"part-{k}" for k in range(len(self.partitions))]
-        for name, A_k in zip(names, self.partitions, strict=True):
-            graph[name] = (project_partition, A_k, "Q", self.scale)
-        kept, brought = engine.run(graph, keep=[] if bring else names, bring=names if bring else [])
-        return brought if bring else kept
-
 
 class Arithmetic(NamedTuple):
     """How blocks are computed with."""
@@ -185,12 +175,6 @@ def extrapolated(H: Blocks, before: Blocks, beta: float) -> list[Matrix]:
     """H + β (H − H_before), block by block, and zero where that is negative."""
     pairs = ((aligned(H_j), aligned(H_before)) for H_j, H_before in zip(H, before, strict=True))
     return [np.maximum(H_j + np.float32(beta) * (H_j - H_before), 0) for H_j, H_before in pairs]
-
-
-def project_partition(A: Blocks, Q: Matrix, scale: float) -> list[Matrix]:
-    """QᵀA_j of the blocks of a partition, side by side."""
-    one_blas_thread()
-    return side_by_side(project(A_j, aligned(Q), scale) for A_j in read_ahead(A))
 
 
 def side_by_side(blocks: Blocks) -> list[Matrix]:
@@ -277,7 +261,7 @@ def _accumulate(total: Sums, sums: Sums) -> Sums:
     residual = None if total.residual is None or sums.residual is None else total.residual + sums.residual
     AHt = total.AHt.astype(np.float64, copy=False)
     AHt += sums.AHt
-    gradient = None if total.gradient is None else total.gradient + sums.gradient
+    gradient = None if total.gradient is None or sums.gradient is None else total.gradient + sums.gradient
     return Sums(AHt, total.HHt + sums.HHt, residual, gradient)
 
 

@@ -149,8 +149,8 @@ def _write(revision: Folder, finished: Finished) -> dict[str, dict[str, str]]:
         create_wide(revision, name, wide.rows, wide.n, wide.chunk)
         checksums = engine.call_each(write_blocks, [(revision, name, part, blocks) for part, blocks in wide.parts])
         known[name] = list(itertools.chain.from_iterable(checksums))
-    for field, values in to_arrays(finished.iterations).items():
-        store.write_array(revision, field, values, ("iteration",))
+    for field, column in to_arrays(finished.iterations).items():
+        store.write_array(revision, field, column, ("iteration",))
     written = (*finished.tall, *finished.wide, *Iteration._fields)
     return {name: store.digest(revision, name, known.get(name)) for name in written}
 

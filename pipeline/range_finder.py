@@ -13,8 +13,20 @@ from numpy.typing import NDArray
 
 from pipeline import engine
 from pipeline.basis import Basis, Sums, by_pixels
-from pipeline.kernels import Matrix, gram
-from pipeline.one_pass import Ahead, BlockMatrix, Improve, back_project, project
+from pipeline.kernels import Matrix
+from pipeline.one_pass import (
+    Ahead,
+    BlockMatrix,
+    Improve,
+    aligned,
+    back_project,
+    one_blas_thread,
+    project,
+    side_by_side,
+)
+
+ROUNDING = 1e-10
+"""Share of the largest eigenvalue of C Cᵀ, of float32 products, below which one is rounding."""
 
 
 class Range(NamedTuple):
@@ -71,15 +83,15 @@ class Compressed:
         return [self.Q @ missed for missed in self.B.worst_fitted(inside, H, count)]
 
 
-def find_range(sample: NDArray[Any], l: int, seed: int, scale: float) -> Range:
+def find_range(sample: NDArray[Any], rank: int, seed: int, scale: float) -> Range:
     """Range finder on a sample of columns, with one power iteration.
 
     Parameters
     ----------
     sample
-        Columns of A as they are stored, (m, k), k ≥ l.
-    l
-        Columns of Q.
+        Columns of A as they are stored, (m, k), k ≥ rank.
+    rank
+        Columns l of Q.
     seed
         Of the random test matrix.
     scale
@@ -89,23 +101,53 @@ def find_range(sample: NDArray[Any], l: int, seed: int, scale: float) -> Range:
     ----------
     Halko, Martinsson & Tropp, "Finding structure with randomness", SIAM Review 53, 2011.
     """
-    test = np.random.default_rng([seed, 0]).standard_normal((l, sample.shape[1]), dtype=np.float32)
+    test = np.random.default_rng([seed, 0]).standard_normal((rank, sample.shape[1]), dtype=np.float32)
     Q = orthonormal(back_project(sample, test, scale))
     B = project(sample, Q, scale)
     U, s, Vt = np.linalg.svd(B, full_matrices=False)
     return Range(orthonormal(back_project(sample, B, scale)), Q @ U, s, Vt)
 
 
-def better_range(A: BlockMatrix, Q: Matrix) -> Matrix:
-    """Orthonormal basis of A AᵀQ (m, l): a power iteration, in one pass."""
-    _, sums = A.visit(Basis(Q, np.eye(Q.shape[1])), [None] * len(A.partitions), _projection)
-    return orthonormal(sums.AHt.astype(np.float32))
+class Sketch(NamedTuple):
+    """A ≈ Q B."""
+
+    Q: Matrix
+    """(m, l)."""
+    B: list[Any]
+    """(l, n), a list of blocks a partition."""
+    s: NDArray[np.float64]
+    """Singular values of B, (l,), descending: nearly those of A."""
 
 
-def singular_values(parts: Sequence[Any]) -> NDArray[np.float64]:
-    """Singular values (l,) of B, descending, from B Bᵀ in float64."""
-    BBt = sum(engine.call_each(_gram_of_part, [(part,) for part in parts]))
-    return np.sqrt(np.maximum(np.linalg.eigvalsh(BBt)[::-1], 0))
+def sketch(A: BlockMatrix, Q: Matrix, *, bring: bool) -> Sketch:
+    """Sketch A in one pass, given a basis (m, l) of about its range, such as that of a sample of its columns.
+
+    The pass gives C = QᵀA, and A Cᵀ with it, which is a power iteration on Q. A's projection on the rows of C is
+    A Cᵀ(C Cᵀ)⁻¹ C: no further pass is needed for B.
+
+    Parameters
+    ----------
+    A
+        What is visited.
+    Q
+        Orthonormal columns (m, l).
+    bring
+        Whether B comes to this process; else it stays where the engine keeps it.
+
+    References
+    ----------
+    Halko, Martinsson & Tropp, "Finding structure with randomness", SIAM Review 53, 2011, sections 4.5 and 5.5.
+    """
+    C, sums = A.visit(Basis(Q, np.eye(Q.shape[1])), [None] * len(A.partitions), _projection)
+    values, vectors = np.linalg.eigh(sums.HHt)
+    told = values > ROUNDING * values[-1]
+    vectors = vectors[:, told] / np.sqrt(values[told])
+    better, R = np.linalg.qr(sums.AHt.astype(np.float64) @ vectors)
+    U, s, Vt = np.linalg.svd(R)
+    take = engine.call_each if bring else engine.keep_each
+    to_B = ((s[:, None] * Vt) @ vectors.T).astype(np.float32)
+    B = take(_rows_of_part, [(to_B, part) for part in C])
+    return Sketch((better @ U).astype(np.float32), B, s)
 
 
 def orthonormal(Y: Matrix) -> Matrix:
@@ -134,5 +176,6 @@ def _projection(WtW: Matrix, WtA: Matrix, H: Matrix | None) -> Matrix:
     return WtA
 
 
-def _gram_of_part(blocks: Sequence[Matrix]) -> NDArray[np.float64]:
-    return sum(map(gram, blocks), np.zeros((blocks[0].shape[0],) * 2))
+def _rows_of_part(to_B: Matrix, blocks: Sequence[Matrix]) -> list[Matrix]:
+    one_blas_thread()
+    return [to_B @ aligned(block) for block in side_by_side(blocks)]

@@ -35,8 +35,6 @@ class Choice:
     """Of the columns of A."""
     n_range: int
     """Columns of the sample that the range finder begins with."""
-    power: bool
-    """Whether a power iteration over all columns of the small problem follows."""
     passes: float
     """Visits of A before the first iteration."""
 
@@ -56,7 +54,7 @@ class Choice:
         return self.n_range if self.whole else self.n_columns
 
     def nbytes(self, m: int, d: int, itemsize: int) -> int:
-        """Bytes of the sample, of B, of three versions of H, and of what has a row a pixel, where all is in one process."""
+        """Bytes of the sample, of B, of three versions of H, and of what has a row a pixel, all in one process."""
         wide, tall = (self.rank or 0) + 3 * d, 3 * self.range_rank + 5 * d
         return 2 * itemsize * m * self.n_read + 4 * (wide * self.n_columns + tall * m)
 
@@ -67,31 +65,26 @@ def choose(matrix: StoredMatrix, config: NMFConfig) -> Choice | None:
     n_sampled = min(matrix.n_ok, sample_size(m, matrix.dtype.itemsize))
     if config.solver != "sketch" or n_sampled == 0 or matrix.norm_squared == 0:
         return None
-    l = config.sketch_rank or 2 * d + OVERSAMPLING
-    worthwhile = m >= SHALLOW * l and n_sampled >= l
-    few = n_sampled < min(n, FEW * d) and worthwhile and 4 * l * n <= B_NBYTES
+    rank = config.sketch_rank or 2 * d + OVERSAMPLING
+    worthwhile = m >= SHALLOW * rank and n_sampled >= rank
+    few = n_sampled < min(n, FEW * d) and worthwhile and 4 * rank * n <= B_NBYTES
     whole = n <= ENOUGH * d or few
     budget = config.max_passes or MAX_PASSES
-    n_range = min(n_sampled, max(l, min(RANGE * d, n // 4)))
-    if whole and worthwhile and n >= 2 * l and 2 * n_range / n + 2 <= budget:
-        power = 2 * n_range / n + 3 <= budget
-        return Choice(
-            rank=l, whole=True, n_columns=n, share=1.0, n_range=n_range, power=power, passes=2 * n_range / n + 1 + power
-        )
+    n_range = min(n_sampled, max(rank, min(RANGE * d, n // 4)))
+    before = 2 * n_range / n + 1
+    if whole and worthwhile and n >= 2 * rank and before + 1 <= budget:
+        return Choice(rank=rank, whole=True, n_columns=n, share=1.0, n_range=n_range, passes=before)
     if whole and not worthwhile:
         if config.restarts == 1:
             return None
-        return Choice(rank=None, whole=True, n_columns=n, share=1.0, n_range=n_range, power=False, passes=0.0)
-    return _of_a_sample(n, n_sampled, l, d, budget, compressed=worthwhile)
+        return Choice(rank=None, whole=True, n_columns=n, share=1.0, n_range=n_range, passes=2 * n_range / n)
+    return _of_a_sample(n, min(n_sampled, ENOUGH * d), rank if worthwhile else None, d, budget)
 
 
-def _of_a_sample(n: int, n_sampled: int, l: int, d: int, budget: float, *, compressed: bool) -> Choice:
-    """Sampled columns alone: the range finder visits a part of them twice, then all are visited twice."""
-    affordable = int((budget - 1) * n / 4)
-    k = max(1, min(n_sampled, ENOUGH * d, affordable))
-    n_range = min(k, max(l, RANGE * d))
-    rank = l if compressed and k >= 2 * l else None
-    passes = (2 * n_range + 2 * k) / n if rank else 2 * n_range / n
-    return Choice(
-        rank=rank, whole=False, n_columns=k, share=k / n, n_range=n_range, power=rank is not None, passes=passes
-    )
+def _of_a_sample(n: int, n_sampled: int, rank: int | None, d: int, budget: float) -> Choice:
+    """Sampled columns alone: the range finder visits a part of them twice, then all are visited once."""
+    k = max(1, min(n_sampled, int((budget - 1) * n / 3)))
+    rank = rank if rank is not None and k >= 2 * rank else None
+    n_range = min(k, max(rank or 0, RANGE * d))
+    passes = (2 * n_range + (k if rank else 0)) / n
+    return Choice(rank=rank, whole=False, n_columns=k, share=k / n, n_range=n_range, passes=passes)

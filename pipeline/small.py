@@ -13,14 +13,13 @@ import numpy as np
 from data_prep.sample import read_sample
 from data_prep.store import StoredMatrix
 from pipeline import engine
-from pipeline.basis import basis_of
 from pipeline.blocks import StoredBlocks
 from pipeline.config import NMFConfig
 from pipeline.factors import Factors
 from pipeline.kernels import Matrix, gram
 from pipeline.one_pass import BlockMatrix, side_by_side
 from pipeline.plan import Plan
-from pipeline.range_finder import Compressed, better_range, find_range, singular_values
+from pipeline.range_finder import Compressed, find_range, sketch
 from pipeline.record import Recorder
 from pipeline.sketching import Choice
 from pipeline.solvers.state import Matrixlike, State
@@ -73,9 +72,7 @@ def make(
         S, parts = _of_sample(sample, matrix.scale, recorder), _blocks_of_sample(sample.shape[1])
     if choice.rank is None:
         return Small(matrix=S, parts=parts, W=W)
-    Q = better_range(S, found.Q) if choice.power else found.Q
-    B = S.projected(Q, bring=plan.sketch_here or not choice.whole)
-    s = singular_values(B)
+    Q, B, s = sketch(S, found.Q, bring=plan.sketch_here)
     beyond = S.norm_squared - float((s[: config.n_components] ** 2).sum())
     return Small(
         matrix=_compressed(Q, B, S.norm_squared, S.norm_squared - float((s**2).sum())),

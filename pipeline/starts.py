@@ -70,8 +70,8 @@ def range_of_sample(matrix: StoredMatrix, config: NMFConfig) -> Range | None:
     if config.init == "random":
         return None
     sample = read_sample(matrix, SAMPLE_PER_COMPONENT * config.n_components)
-    l = min(config.n_components + OVERSAMPLING, *sample.shape)
-    return find_range(sample, l, config.seed, matrix.scale) if l else None
+    rank = min(config.n_components + OVERSAMPLING, *sample.shape)
+    return find_range(sample, rank, config.seed, matrix.scale) if rank else None
 
 
 def basis_images(config: NMFConfig, found: Range | None, m: int) -> Matrix:
@@ -139,15 +139,19 @@ def nnsvd_lrc(found: Range, d: int) -> Matrix:
     factorization using low-rank correction", Pattern Recognition Letters 122, 2019.
     """
     p = _rank(found, d // 2 + 1)
-    Y, Z = found.U[:, :p] * np.sqrt(found.s[:p]), found.Vt[:p] * np.sqrt(found.s[:p])[:, None]
-    Wt, H = (np.zeros((d, length), np.float32) for length in (len(Y), Z.shape[1]))
+    Y: Matrix = found.U[:, :p] * np.sqrt(found.s[:p])
+    Z: Matrix = found.Vt[:p] * np.sqrt(found.s[:p])[:, None]
+    Wt: Matrix = np.zeros((d, len(Y)), np.float32)
+    H: Matrix = np.zeros((d, Z.shape[1]), np.float32)
     Wt[0], H[0] = np.abs(Y[:, 0]), np.abs(Z[0])
     for k in range(1, min(d, 2 * p - 1)):
         sign, pair = (1 if k % 2 else -1), (k + 1) // 2
         Wt[k], H[k] = np.maximum(sign * Y[:, pair], 0), np.maximum(sign * Z[pair], 0)
     for _ in range(CORRECTIONS):
-        H = hals((Wt @ Wt.T), (Wt @ Y) @ Z, H, 1)
-        Wt = hals((H @ H.T), (H @ Z.T) @ Y.T, Wt, 1)
+        WtA: Matrix = (Wt @ Y) @ Z
+        H = hals(Wt @ Wt.T, WtA, H, 1)
+        HAt: Matrix = (H @ Z.T) @ Y.T
+        Wt = hals(H @ H.T, HAt, Wt, 1)
     return np.ascontiguousarray(Wt.T)
 
 

@@ -105,7 +105,7 @@ REQUEST: tuple[Decorator, ...] = (
         "--solver",
         type=click.Choice(SOLVERS),
         default=DEFAULTS["solver"],
-        help="sketch: alternating least squares on a small sketch of A, then a few passes over A; hals: all of it on A; "
+        help="sketch: alternating least squares on a small sketch of A, then a few passes over A; hals: all on A; "
         "mu: multiplicative updates of Lee & Seung.",
     ),
     click.option(

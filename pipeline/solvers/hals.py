@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from pipeline import basis
-from pipeline.basis import Basis, Sums
+from pipeline.basis import Sums
 from pipeline.kernels import Matrix, cold_start, hals
 from pipeline.solvers.state import Matrixlike, State
 

@@ -4,14 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-import numpy as np
-
-from pipeline.basis import Basis, Sums, basis_of
+from pipeline.basis import Basis, Sums, ahead_of
 from pipeline.kernels import Matrix
 from pipeline.one_pass import Ahead, Improve
 
 WELL = 5e-3
-GROWTH, LIMIT_GROWTH, SHRINKAGE = 1.1, 1.05, 1.5
+GROWTH, LIMIT_GROWTH, SHRINKAGE = 1.05, 1.01, 1.5
 
 
 class Momentum(NamedTuple):
@@ -47,7 +45,7 @@ class Momentum(NamedTuple):
         """W where the next iteration starts."""
         if self.W_before is None:
             return W
-        return basis_of(W.W + np.float32(self.beta) * (W.W - self.W_before))
+        return ahead_of(W.W, self.W_before, self.beta)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +61,7 @@ class State:
     """Whether the loss is a sum of squared differences, not a difference of sums: the two differ by rounding."""
     projected_gradient: float | None = None
     """See `basis.projected_gradient`."""
-    momentum: Momentum = Momentum()
+    momentum: Momentum = Momentum()  # noqa: RUF009  # it is immutable
 
     def fits_well(self, norm_squared: float) -> bool:
         """Whether the relative error is so small that sums of products no longer tell it."""
