@@ -59,7 +59,7 @@ class Scratch:
         return StoredBlocks(self.path, self.name, self.parts[k])
 
 
-def write_blocks(path: Folder, name: str, chunks: range, blocks: list[NDArray[Any]]) -> list[int]:
+def write_blocks(path: Folder, name: str, chunks: range, blocks: Iterable[NDArray[Any]]) -> list[int]:
     """Write consecutive chunks of a stored array, which nobody else writes; returns their checksums.
 
     Parameters
@@ -73,7 +73,7 @@ def write_blocks(path: Folder, name: str, chunks: range, blocks: list[NDArray[An
     """
     array = store.open_array(path, name, mode="r+")
     c = array.chunks[1]
-    if len(blocks) < len(chunks):
+    if isinstance(blocks, list) and len(blocks) < len(chunks):
         columns = np.concatenate(blocks, axis=1)
         blocks = [columns[:, j : j + c] for j in range(0, columns.shape[1], c)]
     for k, block in zip(chunks, blocks, strict=True):

@@ -139,8 +139,9 @@ def nnsvd_lrc(found: Range, d: int) -> Matrix:
     factorization using low-rank correction", Pattern Recognition Letters 122, 2019.
     """
     p = _rank(found, d // 2 + 1)
-    Y: Matrix = found.U[:, :p] * np.sqrt(found.s[:p])
-    Z: Matrix = found.Vt[:p] * np.sqrt(found.s[:p])[:, None]
+    root = np.sqrt(found.s[:p])
+    Y: Matrix = (found.U[:, :p] * root).astype(np.float32)
+    Z: Matrix = (found.Vt[:p] * root[:, None]).astype(np.float32)
     Wt: Matrix = np.zeros((d, len(Y)), np.float32)
     H: Matrix = np.zeros((d, Z.shape[1]), np.float32)
     Wt[0], H[0] = np.abs(Y[:, 0]), np.abs(Z[0])
@@ -148,10 +149,8 @@ def nnsvd_lrc(found: Range, d: int) -> Matrix:
         sign, pair = (1 if k % 2 else -1), (k + 1) // 2
         Wt[k], H[k] = np.maximum(sign * Y[:, pair], 0), np.maximum(sign * Z[pair], 0)
     for _ in range(CORRECTIONS):
-        WtA: Matrix = (Wt @ Y) @ Z
-        H = hals(Wt @ Wt.T, WtA, H, 1)
-        HAt: Matrix = (H @ Z.T) @ Y.T
-        Wt = hals(H @ H.T, HAt, Wt, 1)
+        H = hals(Wt @ Wt.T, np.matmul(Wt @ Y, Z), H, 1)
+        Wt = hals(H @ H.T, np.matmul(H @ Z.T, Y.T), Wt, 1)
     return np.ascontiguousarray(Wt.T)
 
 

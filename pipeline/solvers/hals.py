@@ -26,7 +26,7 @@ class HALS:
     """Sweeps over H in the visit, then over W on its sums, from a point beyond where the last iteration came to.
 
     An iteration that would raise the loss is not taken: the next one starts from the factors there were, without
-    extrapolation, and then the loss cannot rise. So the loss of what is kept never does.
+    extrapolation, and then the loss cannot rise. So the loss of what is kept never does, but for rounding.
 
     References
     ----------
@@ -53,7 +53,8 @@ class HALS:
         )
         W, inner = basis.improve(start, sums, partial(improve_W, sweeps=self.sweeps))
         loss = basis.squared_error(A.norm_squared, start, W, sums, inner)
-        if loss > state.loss and residual == state.from_residual:
+        comparable = residual == state.from_residual and momentum.W_before is not None
+        if comparable and loss > state.loss:  # without extrapolation it can rise by rounding only
             return replace(state, momentum=momentum.after_a_loss())
         warm = state.H[0] is not None
         taken = State(
