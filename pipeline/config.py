@@ -31,7 +31,7 @@ class NMFConfig:
     seed: int = 0
     """Of everything random."""
 
-    max_iter: int = 200
+    max_iter: int = 500
     """Iterations of a phase at most, those of earlier runs of the same factorization included."""
 
     max_passes: float | None = None

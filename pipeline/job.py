@@ -256,7 +256,7 @@ def _passes_left(config: NMFConfig, choice: Choice | None, previous: Factors | N
     most: float = config.max_iter
     if choice is not None:
         each = 0.0 if choice.kind == "sketch" else choice.share
-        polish = config.polish or max(1, math.floor(MAX_PASSES - choice.passes)) if choice.kind != "starts" else most
+        polish = config.polish or (most if choice.kind == "all" else max(1, math.floor(MAX_PASSES - choice.passes)))
         most = choice.passes + each * config.max_iter * config.restarts + polish
     made = 0.0 if previous is None else previous.iterations[-1].passes
     return max(0.0, min(most, config.max_passes or math.inf) - made)

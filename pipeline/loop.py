@@ -10,7 +10,9 @@ from pipeline.sketching import MAX_PASSES
 from pipeline.solvers.state import Matrixlike, Solver, State
 
 WINDOW, SMALL_WINDOW = 3, 10
-"""Iterations over which the fall of the loss is judged: on A, and where one costs little."""
+"""Iterations over which the fall of the loss is judged: on A, and where one costs little and some are not taken."""
+SMALL_TOL = 5
+"""Times tol: what so many of those must lower the loss by."""
 LITTLE = 20
 """Times tol: a pass after the sketch that lowers the loss by less of it was worth little."""
 POLISH_TIME = 0.3
@@ -70,11 +72,11 @@ def stop_reason(iterations: Sequence[Iteration], norm_squared: float, config: NM
     if not exact:
         return None
     losses, last = [iteration.loss for iteration in exact], exact[-1]
-    sketched = len(exact) < len(iterations) and iterations[-len(exact) - 1].phase in ("sketch", "sample")
+    before = iterations[: -len(exact)]
     tests = {
         **_reached(losses, norm_squared, config),
         Stop.CONVERGED: _settled(losses, WINDOW, config.tol),
-        Stop.POLISHED: sketched and _polished(exact, config),
+        Stop.POLISHED: bool(before) and _polished(before, exact, config),
         Stop.MAX_PASSES: config.max_passes is not None and last.passes + 1 > config.max_passes,
         Stop.MAX_TIME: config.max_time is not None and last.seconds >= config.max_time,
         Stop.MAX_ITER: len(losses) >= config.max_iter,
@@ -91,7 +93,7 @@ def small_stop_reason(
     losses, last = [iteration.loss for iteration in iterations], iterations[-1]
     tests = {
         **_reached(losses, norm_squared, config),
-        Stop.CONVERGED: _settled(losses, SMALL_WINDOW, SMALL_WINDOW * config.tol),
+        Stop.CONVERGED: _settled(losses, SMALL_WINDOW, SMALL_TOL * config.tol),
         Stop.MAX_PASSES: config.max_passes is not None and last.passes + passes_each + 1 > config.max_passes,
         Stop.MAX_TIME: config.max_time is not None and last.seconds >= (1 - POLISH_TIME) * config.max_time,
         Stop.MAX_ITER: len(losses) >= config.max_iter,
@@ -121,9 +123,13 @@ def _settled(losses: Sequence[float], window: int, share: float) -> bool:
     return share > 0 and len(losses) > window and losses[-1 - window] - losses[-1] < share * losses[-1]
 
 
-def _polished(exact: Sequence[Iteration], config: NMFConfig) -> bool:
-    """Whether the passes that follow the sketch are enough: as many as asked for, or while they gain and are few."""
+def _polished(before: Sequence[Iteration], exact: Sequence[Iteration], config: NMFConfig) -> bool:
+    """Whether the passes that follow the small problem are enough: as many as asked for, or while they gain.
+
+    They are to be few in all where the iterations before were no visits of A.
+    """
     if config.polish is not None:
         return len(exact) >= config.polish
     losses = [iteration.loss for iteration in exact]
-    return _settled(losses, 1, LITTLE * config.tol) or exact[-1].passes + 1 > (config.max_passes or MAX_PASSES)
+    few = before[-1].phase.startswith("sketch") and config.max_passes is None
+    return _settled(losses, 1, LITTLE * config.tol) or (few and exact[-1].passes + 1 > MAX_PASSES)

@@ -20,8 +20,8 @@ class Iteration(NamedTuple):
     relative_error: float
     """‖A − W H‖ / ‖A‖."""
     phase: str
-    """What was iterated on: `exact` is A itself, `sketch` and `sample` are what they say, `starts` are those of
-    --restarts on A itself. The second start's is `sketch 2`, and so on."""
+    """What was iterated on: `exact` is A itself, `sketch`, `sample` and `all` are the small problems of
+    `Choice.kind`. The second start's is `sketch 2`, and so on."""
     seconds: float
     """Time so far, that of earlier runs included."""
     passes: float

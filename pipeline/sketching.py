@@ -45,8 +45,8 @@ class Choice:
 
     @property
     def kind(self) -> str:
-        """What its iterations are on: a `sketch`, a `sample` as it is, or A itself, for several `starts`."""
-        return "sketch" if self.rank is not None else "starts" if self.whole else "sample"
+        """What its iterations are on: a `sketch`, a `sample` of columns as they are, or A as it is, `all` of it."""
+        return "sketch" if self.rank is not None else "all" if self.whole else "sample"
 
     @property
     def n_read(self) -> int:
@@ -60,7 +60,7 @@ class Choice:
 
 
 def choose(matrix: StoredMatrix, config: NMFConfig) -> Choice | None:
-    """Decide on the small problem; None where another solver is asked for, or nothing is smaller than A."""
+    """Decide on the small problem; None where another solver is asked for, or nothing is there to be drawn."""
     (m, n), d = matrix.shape, config.n_components
     n_sampled = min(matrix.n_ok, sample_size(m, matrix.dtype.itemsize))
     if config.solver != "sketch" or n_sampled == 0 or matrix.norm_squared == 0:
@@ -75,8 +75,6 @@ def choose(matrix: StoredMatrix, config: NMFConfig) -> Choice | None:
     if whole and worthwhile and n >= 2 * rank and before + 1 <= budget:
         return Choice(rank=rank, whole=True, n_columns=n, share=1.0, n_range=n_range, passes=before)
     if whole and not worthwhile:
-        if config.restarts == 1:
-            return None
         return Choice(rank=None, whole=True, n_columns=n, share=1.0, n_range=n_range, passes=2 * n_range / n)
     return _of_a_sample(n, min(n_sampled, ENOUGH * d), rank if worthwhile else None, d, budget)
 

@@ -64,8 +64,6 @@ def make(
     recorder.visited_sample(sample.shape[1], visits=0, read=True)
     recorder.visited_sample(first.shape[1], visits=2)
     W = basis_images(config, found, matrix.shape[0])
-    if choice.kind == "starts":
-        return Small(matrix=open_A(), parts=plan.partitions, W=W)
     if choice.whole:
         S, parts = replace(open_A(), spill=lambda _: None), plan.partitions
     else:

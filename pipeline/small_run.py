@@ -25,7 +25,8 @@ from pipeline.solvers.hals import HALS
 from pipeline.solvers.state import State
 from pipeline.starts import continued_momentum, uniform
 
-SWEEPS = 2
+SOLVER = HALS(sweeps=4, extrapolates_H=True)
+"""A visit is cheap here, so that fewer sweeps a visit do; and H is small enough to have it twice."""
 
 
 class SmallRun:
@@ -109,11 +110,9 @@ class SmallRun:
             own = trailing(iterations, phase)
             return small_stop_reason(own, self.matrix.norm_squared, self.config, passes_each)
 
-        # What is cheap to visit is swept over less at a time, and H of two iterations is kept where it is small.
-        solver = HALS() if self.choice.kind == "starts" else HALS(SWEEPS, extrapolates_H=True)
         state, stop = self._start(), should_stop(self.recorder.iterations)
         if stop is None:
-            state, stop = solve(matrix, solver, state, should_stop, on_state)
+            state, stop = solve(matrix, SOLVER, state, should_stop, on_state)
         if stop is Stop.NONFINITE:
             raise store.BadInput(f"{self.matrix.path} was not factorized: {stop}")
         return state
