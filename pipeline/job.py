@@ -20,7 +20,7 @@ from pipeline import engine, starts
 from pipeline.checkpoints import Checkpoints, Every
 from pipeline.config import NMFConfig, differences
 from pipeline.factors import Factors, named, newest
-from pipeline.loop import Stop, solve, stop_reason
+from pipeline.loop import Stop, small_is_over, solve, stop_reason
 from pipeline.one_pass import BlockMatrix
 from pipeline.opening import check_reachable, open_blocks, remove_scratch
 from pipeline.plan import Plan, RefusedPlan, check_rank, make_plan
@@ -131,7 +131,7 @@ def _factorize(matrix: StoredMatrix, name: str, config: NMFConfig, ways: Ways) -
     remove_scratch(matrix.path / "nmf" / name)
     check_reachable(matrix)
     choice = _small_problem(matrix, config, previous) if ways.start is None else None
-    passes = _passes_left(config, choice, previous)
+    passes = _passes_left(matrix, config, choice, previous)
     plan = make_plan(matrix, config.n_components, ways.memory_nbytes, choice, passes)
     run = _Run(matrix, name, config, ways, plan, choice, previous)
     try:
@@ -178,7 +178,13 @@ class _Run:
             return starts.continued(self.previous, self.plan.partitions)
         if self.ways.start is not None:
             return starts.given(self.ways.start, self.matrix, self.plan.partitions)
-        return starts.cold(self.matrix, self.config, self.plan.partitions)
+        recorder = self.recorder
+        return starts.cold(
+            self.matrix,
+            self.config,
+            self.plan.partitions,
+            lambda columns: recorder.visited_sample(columns, visits=2, read=True),
+        )
 
     @cached_property
     def A(self) -> BlockMatrix:  # A is a name
@@ -242,23 +248,29 @@ def planned(matrix: StoredMatrix, name: str, config: NMFConfig, memory_nbytes: i
     """Plan what `factorize` would do; ParametersDiffer where another factorization has that name."""
     previous, reason = (None, None) if fresh else _where_it_stands(matrix, name, config)
     choice = _small_problem(matrix, config, previous)
-    passes = 0.0 if reason is not None else _passes_left(config, choice, previous)
+    passes = 0.0 if reason is not None else _passes_left(matrix, config, choice, previous)
     return make_plan(matrix, config.n_components, memory_nbytes, choice, passes)
 
 
 def _small_problem(matrix: StoredMatrix, config: NMFConfig, previous: Factors | None) -> Choice | None:
     """What is to be iterated on before A, unless that is over."""
-    return choose(matrix, config) if previous is None or previous.attributes["phase"] != EXACT else None
+    choice = choose(matrix, config)
+    if choice is None or previous is None or previous.attributes["phase"] != EXACT:
+        return choice
+    over = small_is_over(previous.iterations, matrix.norm_squared, config, choice.passes_each)
+    return None if over or not previous.complete else choice
 
 
-def _passes_left(config: NMFConfig, choice: Choice | None, previous: Factors | None) -> float:
+def _passes_left(matrix: StoredMatrix, config: NMFConfig, choice: Choice | None, previous: Factors | None) -> float:
     """Passes that a run makes at most."""
     most: float = config.max_iter
+    if choice is None and previous is None:
+        most += 2 * starts.columns_of_sample(matrix, config) / matrix.shape[1]
     if choice is not None:
-        each = 0.0 if choice.kind == "sketch" else choice.share
-        polish = config.polish or (most if choice.kind == "all" else max(1, math.floor(MAX_PASSES - choice.passes)))
-        most = choice.passes + each * config.max_iter * config.restarts + polish
-    made = 0.0 if previous is None else previous.iterations[-1].passes
+        few = most if choice.kind == "all" else max(1, math.floor(MAX_PASSES - choice.passes))
+        polish = config.polish or few
+        most = choice.passes + choice.passes_each * config.max_iter * config.restarts + polish
+    made = 0.0 if previous is None or (previous.complete and choice is not None) else previous.iterations[-1].passes
     return max(0.0, min(most, config.max_passes or math.inf) - made)
 
 
@@ -268,6 +280,8 @@ def _where_it_stands(matrix: StoredMatrix, name: str, config: NMFConfig) -> tupl
     if previous is None:
         return None, None
     _check_same(previous, matrix, config, name)
+    if previous.complete and _small_problem(matrix, config, previous) is not None:
+        return previous, None
     return previous, stop_reason(previous.iterations, matrix.norm_squared, config)
 
 

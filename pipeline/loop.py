@@ -76,9 +76,9 @@ def stop_reason(iterations: Sequence[Iteration], norm_squared: float, config: NM
     tests = {
         **_reached(losses, norm_squared, config),
         Stop.CONVERGED: _settled(losses, WINDOW, config.tol),
-        Stop.POLISHED: bool(before) and _polished(before, exact, config),
         Stop.MAX_PASSES: config.max_passes is not None and last.passes + 1 > config.max_passes,
         Stop.MAX_TIME: config.max_time is not None and last.seconds >= config.max_time,
+        Stop.POLISHED: bool(before) and _polished(before, exact, config),
         Stop.MAX_ITER: len(losses) >= config.max_iter,
     }
     return next((reason for reason, holds in tests.items() if holds), None)
@@ -99,6 +99,15 @@ def small_stop_reason(
         Stop.MAX_ITER: len(losses) >= config.max_iter,
     }
     return next((reason for reason, holds in tests.items() if holds), None)
+
+
+def small_is_over(iterations: Sequence[Iteration], norm_squared: float, config: NMFConfig, passes_each: float) -> bool:
+    """Whether the iterations that preceded the passes over A were enough for what is asked for now."""
+    before = iterations[: len(iterations) - len(trailing(iterations, EXACT))]
+    if not before:
+        return True
+    own = trailing(before, before[-1].phase)
+    return small_stop_reason(own, norm_squared, config, passes_each) is not None
 
 
 def trailing(iterations: Sequence[Iteration], phase: str) -> Sequence[Iteration]:

@@ -49,6 +49,11 @@ class Choice:
         return "sketch" if self.rank is not None else "all" if self.whole else "sample"
 
     @property
+    def passes_each(self) -> float:
+        """Visits of A that an iteration counts as."""
+        return 0.0 if self.kind == "sketch" else self.share
+
+    @property
     def n_read(self) -> int:
         """Columns of the sample that are read."""
         return self.n_range if self.whole else self.n_columns
@@ -60,7 +65,7 @@ class Choice:
 
 
 def choose(matrix: StoredMatrix, config: NMFConfig) -> Choice | None:
-    """Decide on the small problem; None where another solver is asked for, or nothing is there to be drawn."""
+    """Decide on the small problem; None where there is none: another solver, or too few passes."""
     (m, n), d = matrix.shape, config.n_components
     n_sampled = min(matrix.n_ok, sample_size(m, matrix.dtype.itemsize))
     if config.solver != "sketch" or n_sampled == 0 or matrix.norm_squared == 0:
@@ -79,9 +84,11 @@ def choose(matrix: StoredMatrix, config: NMFConfig) -> Choice | None:
     return _of_a_sample(n, min(n_sampled, ENOUGH * d), rank if worthwhile else None, d, budget)
 
 
-def _of_a_sample(n: int, n_sampled: int, rank: int | None, d: int, budget: float) -> Choice:
+def _of_a_sample(n: int, n_sampled: int, rank: int | None, d: int, budget: float) -> Choice | None:
     """Sampled columns alone: the range finder visits a part of them twice, then all are visited once."""
-    k = max(1, min(n_sampled, int((budget - 1) * n / 3)))
+    k = min(n_sampled, int((budget - 1) * n / 3))
+    if k < 2 * d:
+        return None
     rank = rank if rank is not None and k >= 2 * rank else None
     n_range = min(k, max(rank or 0, RANGE * d))
     passes = (2 * n_range + (k if rank else 0)) / n

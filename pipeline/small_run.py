@@ -43,7 +43,8 @@ class SmallRun:
     ) -> None:
         self.matrix, self.config, self.choice, self.plan = matrix, config, choice, plan
         self.recorder, self.previous = recorder, previous
-        about = {} if previous is None else previous.attributes["small"]
+        self.n_starts = config.restarts if previous is None or not previous.complete else 1
+        about = {} if previous is None else previous.attributes.get("small", {})
         self.losses: list[float] = about.get("losses", [])
         """Of the starts that are over."""
         self.best = previous.read("best_W") if previous is not None and self.losses else None
@@ -60,7 +61,7 @@ class SmallRun:
         """Iterate; `on_state` is told each state and returns the record, `on_phase` is told those that end a phase."""
         with self._place():
             self.small = self._made(open_A)
-            while len(self.losses) < self.config.restarts:
+            while len(self.losses) < self.n_starts:
                 state = self._solve_start(on_state)
                 on_phase(state)
                 if self.best is None or state.loss < min(self.losses):
@@ -97,18 +98,17 @@ class SmallRun:
         return engine.here() if self.plan.sketch_here else nullcontext()
 
     def _made(self, open_A: OpenA) -> Small:
-        if self.previous is not None and self.choice.rank is not None:
+        if self.previous is not None and not self.previous.complete and self.choice.rank is not None:
             return small.stored(self.previous, self.choice, self.plan)
         return small.make(self.matrix, open_A, self.config, self.choice, self.plan, self.recorder)
 
     def _solve_start(self, on_state: Callable[[State], Sequence[Iteration]]) -> State:
         matrix, phase = self.small.matrix, self.phase
         self.recorder.enter(phase, matrix.norm_squared)
-        passes_each = 0.0 if self.choice.kind == "sketch" else self.choice.share
 
         def should_stop(iterations: Sequence[Iteration]) -> Stop | None:
             own = trailing(iterations, phase)
-            return small_stop_reason(own, self.matrix.norm_squared, self.config, passes_each)
+            return small_stop_reason(own, self.matrix.norm_squared, self.config, self.choice.passes_each)
 
         state, stop = self._start(), should_stop(self.recorder.iterations)
         if stop is None:
@@ -118,10 +118,10 @@ class SmallRun:
         return state
 
     def _start(self) -> State:
-        """State before the first iteration of a start, or where a checkpoint left it."""
-        if self.previous is not None:
+        """State before the first iteration of a start, or where a checkpoint left it; a result is bettered from its W."""
+        if self.previous is not None and not self.previous.complete:
             return self._continued(self.previous)
-        W = None if self.losses else self.small.W
+        W = None if self.losses else self.small.W if self.previous is None else self.previous.read("W")
         if W is None:
             W = uniform(self.config.seed + len(self.losses), 0, (self.matrix.shape[0], self.config.n_components))
         return State(W=basis_of(W), H=[None] * len(self.small.parts))

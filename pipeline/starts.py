@@ -1,6 +1,7 @@
 """Where W and H start."""
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,30 +55,47 @@ def given(start: Given, matrix: StoredMatrix, parts: Sequence[range]) -> State:
     return State(W=basis_of(np.ascontiguousarray(start.W, np.float32)), H=H)
 
 
-def cold(matrix: StoredMatrix, config: NMFConfig, parts: Sequence[range]) -> State:
-    """Start as `init` says; H is solved for at the first visit, but for random multiplicative updates."""
+def cold(
+    matrix: StoredMatrix,
+    config: NMFConfig,
+    parts: Sequence[range],
+    visited: Callable[[int], None] = lambda columns: None,
+) -> State:
+    """Start as `init` says; H is solved for at the first visit, but for random multiplicative updates.
+
+    `visited` is told how many columns of the sample were visited, each of them twice.
+    """
     d, seed = config.n_components, config.seed
     H: list[RandomBlocks | None] = [None] * len(parts)
     if config.init == "random" and config.solver == "mu":
         widths = [[columns.stop - columns.start for columns in matrix.columns(part)] for part in parts]
         H = [RandomBlocks(seed, d, w, part.start) for w, part in zip(widths, parts, strict=True)]
-    W = basis_images(config, range_of_sample(matrix, config), matrix.shape[0])
+    W = basis_images(config, range_of_sample(matrix, config, visited), matrix.shape[0])
     return State(W=basis_of(fill_zeros(W) if config.solver == "mu" else W), H=H)
 
 
-def range_of_sample(matrix: StoredMatrix, config: NMFConfig) -> Range | None:
-    """Singular vectors of the stored sample, where the start is made of them."""
-    if config.init == "random":
+def range_of_sample(matrix: StoredMatrix, config: NMFConfig, visited: Callable[[int], None]) -> Range | None:
+    """Singular vectors of the stored sample, where the start is made of them and the passes allow to visit it."""
+    k = columns_of_sample(matrix, config)
+    if k == 0:
         return None
-    sample = read_sample(matrix, SAMPLE_PER_COMPONENT * config.n_components)
+    sample = read_sample(matrix, k)
+    visited(sample.shape[1])
     rank = min(config.n_components + OVERSAMPLING, *sample.shape)
     return find_range(sample, rank, config.seed, matrix.scale) if rank else None
+
+
+def columns_of_sample(matrix: StoredMatrix, config: NMFConfig) -> int:
+    """How many columns of the sample a start is made of; each is visited twice."""
+    affordable = math.inf if config.max_passes is None else (config.max_passes - 1) * matrix.shape[1] / 2
+    k = int(min(SAMPLE_PER_COMPONENT * config.n_components, matrix.n_ok, affordable))
+    return 0 if config.init == "random" or k < config.n_components else k
 
 
 def basis_images(config: NMFConfig, found: Range | None, m: int) -> Matrix:
     """W (m, d) as `init` says, from singular vectors of A or a sample of it; random where there are none."""
     d, seed = config.n_components, config.seed
-    if found is None or not found.s[0] > 0:
+    if config.init == "random" or found is None or not found.s[0] > 0:
         return uniform(seed, 0, (m, d))
     W = nnsvd_lrc(found, d) if config.init == "nnsvd_lrc" else nndsvd(found, d)
     if config.init == "nndsvda":

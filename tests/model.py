@@ -154,7 +154,7 @@ class Model:
 
 
 def run(path, seed, n, **ways):
-    return factorize(path, 3, seed=seed, init=INIT[seed], max_iter=n, tol=0, **ways)
+    return factorize(path, 3, seed=seed, init=INIT[seed], solver="hals", max_iter=n, tol=0, **ways)
 
 
 def read(file: Path):

@@ -103,14 +103,14 @@ def test_an_append_that_is_not_asked_for_any_more_is_taken_back(grown, tmp_path)
 
 def test_a_run_sees_the_columns_it_began_with(grown, monkeypatch):
     arrive, path, _ = grown
-    factorize(path, 3, max_iter=4, tol=0, name="alone")
+    factorize(path, 3, solver="hals", max_iter=4, tol=0, name="alone")
     monkeypatch.setattr(job, "make_plan", lambda *given: replace(make_plan(*given), n_cached=0))
 
     def meanwhile(iterations):
         if len(iterations) == 2:
             prep(arrive(1), path)
 
-    factorize(path, 3, max_iter=4, tol=0, name="meanwhile", on_iteration=meanwhile)
+    factorize(path, 3, solver="hals", max_iter=4, tol=0, name="meanwhile", on_iteration=meanwhile)
     assert store.open_matrix(path).shape == (30, 20)
     assert bits(path, "alone") == bits(path, "meanwhile")
 

@@ -53,47 +53,50 @@ def test_interrupted_after_every_iteration_it_gives_the_same_bits(request, matri
     result = factorize(path, 4, solver=solver, max_iter=6, tol=0, name="parts")
     assert result.n_new == 0  # the last interruption came after the last iteration
     assert bits(path, "whole") == bits(path, "parts")
-    assert [i.passes for i in result.factors.iterations] == [1, 2, 3, 4, 5, 6]
+    np.testing.assert_allclose(np.diff([i.passes for i in result.factors.iterations]), 1)
 
 
 @pytest.mark.parametrize("share", [0.25, 0.0], ids=["H kept", "H stored"])
 def test_interrupted_on_workers_it_gives_the_same_bits(planted, cluster_of, monkeypatch, share):
     monkeypatch.setattr(plan, "H_SHARE", share)
-    factorize(planted, 4, max_iter=21, tol=0, name="whole")
+    factorize(planted, 4, solver="hals", max_iter=21, tol=0, name="whole")
     with cluster_of(2):
         for k in (9, 17):
             with pytest.raises(Stopped):
-                factorize(planted, 4, max_iter=21, tol=0, name="parts", on_iteration=stop_at(k))
-    factorize(planted, 4, max_iter=21, tol=0, name="parts")
+                factorize(planted, 4, solver="hals", max_iter=21, tol=0, name="parts", on_iteration=stop_at(k))
+    factorize(planted, 4, solver="hals", max_iter=21, tol=0, name="parts")
     assert bits(planted, "whole") == bits(planted, "parts")
 
 
 def test_readers_see_complete_results_only(planted):
-    first = factorize(planted, 4, max_iter=3, tol=0).factors
+    first = factorize(planted, 4, solver="hals", max_iter=3, tol=0).factors
     with pytest.raises(Stopped):
-        factorize(planted, 4, max_iter=9, tol=0, on_iteration=stop_at(6), checkpoint_every=Every(iterations=1))
+        factorize(
+            planted, 4, solver="hals", max_iter=9, tol=0, on_iteration=stop_at(6), checkpoint_every=Every(iterations=1)
+        )
     assert open_factors(planted, "d4").path == first.path
     assert open_factors(planted, "d4").W.compute().shape == (40, 4)
-    assert factorize(planted, 4, max_iter=9, tol=0).n_new == 3
+    assert factorize(planted, 4, solver="hals", max_iter=9, tol=0).n_new == 3
 
 
 def test_plan_counts_what_is_left(planted):
-    asked = ["--zarr", str(planted), "-d", "4", "--max-iter", "9", "--json"]
+    asked = ["--zarr", str(planted), "-d", "4", "--solver", "hals", "--max-iter", "9", "--json"]
 
     def passes(*more):
         shown = subprocess.run([*command(planted)[:3], "plan", *asked, *more], capture_output=True, text=True)
         return json.loads(shown.stdout)["passes"]
 
     with pytest.raises(Stopped):
-        factorize(planted, 4, max_iter=9, on_iteration=stop_at(2))
-    assert (passes(), passes("--fresh")) == (7, 9)
-    factorize(planted, 4, max_iter=3)
+        factorize(planted, 4, solver="hals", max_iter=9, on_iteration=stop_at(2))
+    of_sample = 2 * 80 / 300  # for the start
+    assert (passes(), passes("--fresh")) == (pytest.approx(7), pytest.approx(9 + of_sample))
+    factorize(planted, 4, solver="hals", max_iter=3)
     assert passes("--target-error", "0.99") == 0
 
 
 def test_checkpoints_do_not_pile_up(planted):
-    factorize(planted, 4, max_iter=3, tol=0)
-    factorize(planted, 4, max_iter=9, tol=0, checkpoint_every=Every(iterations=1))
+    factorize(planted, 4, solver="hals", max_iter=3, tol=0)
+    factorize(planted, 4, solver="hals", max_iter=9, tol=0, checkpoint_every=Every(iterations=1))
     kept = sorted(entry.name for entry in (planted / "nmf" / "d4").glob("r*"))
     assert len(kept) == 2
     assert {store.group_attributes(planted / "nmf" / "d4" / name)["status"] for name in kept} == {"complete"}
@@ -102,22 +105,25 @@ def test_checkpoints_do_not_pile_up(planted):
 
 def test_other_parameters_than_the_checkpoints_are_refused(planted):
     with pytest.raises(Stopped):
-        factorize(planted, 4, max_iter=9, on_iteration=stop_at(2))
+        factorize(planted, 4, solver="hals", max_iter=9, on_iteration=stop_at(2))
     with pytest.raises(ParametersDiffer, match="seed: 0 → 1"):
-        factorize(planted, 4, max_iter=9, seed=1)
-    assert factorize(planted, 4, max_iter=9, seed=1, fresh=True).factors.attributes["parameters"]["seed"] == 1
+        factorize(planted, 4, solver="hals", max_iter=9, seed=1)
+    assert (
+        factorize(planted, 4, solver="hals", max_iter=9, seed=1, fresh=True).factors.attributes["parameters"]["seed"]
+        == 1
+    )
 
 
 def test_a_matrix_changed_since_the_checkpoint_is_refused(planted, rng):
     with pytest.raises(Stopped):
-        factorize(planted, 4, max_iter=9, on_iteration=stop_at(2))
+        factorize(planted, 4, solver="hals", max_iter=9, on_iteration=stop_at(2))
     kept = planted / "nmf"
     shutil.move(kept, planted.parent / "nmf")
     shutil.rmtree(planted)
     write_matrix(planted, rng.random((40, 300)))
     shutil.move(planted.parent / "nmf", kept)
     with pytest.raises(ParametersDiffer, match="the matrix"):
-        factorize(planted, 4, max_iter=9)
+        factorize(planted, 4, solver="hals", max_iter=9)
 
 
 def state(loss):
@@ -159,7 +165,7 @@ def test_a_second_run_waits_as_long_as_it_is_told(planted):
     with only_writer(store.open_matrix(planted).path / "nmf" / "d4"):
         began = time.monotonic()
         with pytest.raises(HeldError):
-            factorize(planted, 4, max_iter=1, lock_timeout_s=0.5)
+            factorize(planted, 4, solver="hals", max_iter=1, lock_timeout_s=0.5)
         assert time.monotonic() - began >= 0.5
 
 
@@ -217,7 +223,7 @@ def test_harmed_at_any_file_operation_it_goes_on_to_the_same_bits(job, harm, tmp
     source = tmp_path / "source"
     if job == "run":
         write_matrix(source, (sparse(rng, 40, 4) @ sparse(rng, 4, 40)).astype(np.float32))
-        factorize(source, 4, max_iter=2, tol=0)
+        factorize(source, 4, solver="hals", max_iter=2, tol=0)
     else:
         save_faces(source, rng)
     step = "1" if SOAK else "131"

@@ -46,7 +46,7 @@ def test_the_same_bits_for_any_number_of_threads_and_processes(planted, cluster_
 @pytest.mark.usefixtures("synchronous")
 class TestInThisThread:
     def test_w_and_h_are_non_negative_and_give_the_loss_that_is_recorded(self, planted):
-        factors = factorize(planted, 3, max_iter=7).factors
+        factors = factorize(planted, 3, solver="hals", max_iter=7).factors
         W, H = factors.W.compute().astype(np.float64), factors.H.compute().astype(np.float64)
         A = store.open_array(planted, "A")[...].astype(np.float64)
         assert min(W.min(), H.min()) >= 0
@@ -59,7 +59,9 @@ class TestInThisThread:
     def test_a_planted_product_is_recovered(self, tmp_path, rng, init, small_chunks):
         W, H = sparse(rng, 60, 6), sparse(rng, 6, 400)
         write_matrix(tmp_path / "p.zarr", W @ H)
-        factors = factorize(tmp_path / "p.zarr", 6, init=init, max_iter=1000, tol=0, target_error=1e-3).factors
+        factors = factorize(
+            tmp_path / "p.zarr", 6, init=init, solver="hals", max_iter=1000, tol=0, target_error=1e-3
+        ).factors
         assert naive.matched_cosine(factors.W.compute(), W) > 0.999
 
     @pytest.mark.parametrize("solver", ["hals", "mu"])
@@ -69,10 +71,10 @@ class TestInThisThread:
         assert (loss[1:] <= loss[:-1] * (1 + 1e-6)).all()
 
     def test_a_rerun_has_nothing_to_do(self, planted):
-        first = factorize(planted, 4, max_iter=5)
-        again = factorize(planted, 4, max_iter=5)
+        first = factorize(planted, 4, solver="hals", max_iter=5)
+        again = factorize(planted, 4, solver="hals", max_iter=5)
         assert (first.n_new, again.n_new, again.factors.path) == (5, 0, first.factors.path)
-        assert factorize(planted, 4, max_iter=3).n_new == 0
+        assert factorize(planted, 4, solver="hals", max_iter=3).n_new == 0
 
     @pytest.mark.parametrize("solver", ["hals", "mu"])
     def test_a_higher_max_iter_continues_to_the_same_bits(self, planted, solver):
@@ -85,24 +87,24 @@ class TestInThisThread:
         assert more.factors.attributes["parent"].startswith("r000002-")
 
     def test_a_tighter_tol_continues(self, planted):
-        loose = factorize(planted, 3, tol=0.3)
-        tight = factorize(planted, 3, tol=0.01)
+        loose = factorize(planted, 3, solver="hals", tol=0.3)
+        tight = factorize(planted, 3, solver="hals", tol=0.01)
         assert loose.stop == Stop.CONVERGED
         assert tight.n_new > 0
         assert [*tight.factors.loss[: len(loose.factors.loss)]] == [*loose.factors.loss]
 
     def test_other_parameters_under_the_same_name_are_refused_with_the_difference(self, planted):
-        factorize(planted, 4, max_iter=2)
+        factorize(planted, 4, solver="hals", max_iter=2)
         with pytest.raises(ParametersDiffer, match=r"seed: 0 → 1\); .*--fresh"):
-            factorize(planted, 4, max_iter=2, seed=1)
-        assert factorize(planted, 4, max_iter=2, seed=1, fresh=True).n_new == 2
+            factorize(planted, 4, solver="hals", max_iter=2, seed=1)
+        assert factorize(planted, 4, solver="hals", max_iter=2, seed=1, fresh=True).n_new == 2
 
     def test_other_data_under_the_same_name_is_refused(self, planted, tmp_path):
-        factorize(planted, 4, max_iter=2)
+        factorize(planted, 4, solver="hals", max_iter=2)
         write_matrix(tmp_path / "other.zarr", np.ones((5, 6)))
         (planted / "nmf").rename(tmp_path / "other.zarr" / "nmf")
         with pytest.raises(ParametersDiffer, match="the matrix: 40 × 300 → 5 × 6"):
-            factorize(tmp_path / "other.zarr", 4, max_iter=2)
+            factorize(tmp_path / "other.zarr", 4, solver="hals", max_iter=2)
 
     def test_d_above_the_smaller_side_is_refused(self, planted):
         with pytest.raises(RefusedPlan, match=r"d is 41, but A is 40 × 300.*from 1 to 40"):
@@ -126,25 +128,25 @@ class TestInThisThread:
 
     def test_two_complete_revisions_are_kept(self, planted):
         for max_iter in (1, 2, 3, 4):
-            factorize(planted, 4, max_iter=max_iter, tol=0)
+            factorize(planted, 4, solver="hals", max_iter=max_iter, tol=0)
         revisions = sorted(entry.name[:7] for entry in (planted / "nmf" / "d4").glob("r*"))
         assert revisions == ["r000003", "r000004"]
 
     def test_a_run_that_fails_leaves_the_last_result_as_it_was(self, planted):
-        factorize(planted, 4, max_iter=2)
+        factorize(planted, 4, solver="hals", max_iter=2)
         before = bits(planted)
         (planted / "A" / "c" / "0" / "18").unlink()
         with pytest.raises(store.BadInput, match="A/c/0/18 is missing"):
-            factorize(planted, 4, max_iter=9)
+            factorize(planted, 4, solver="hals", max_iter=9)
         assert bits(planted) == before
         assert len(list((planted / "nmf" / "d4").glob("r*"))) == 1
 
     def test_a_revision_that_cannot_be_written_leaves_the_last_one_current(self, planted, monkeypatch):
-        factorize(planted, 4, max_iter=2)
+        factorize(planted, 4, solver="hals", max_iter=2)
         before = bits(planted)
         monkeypatch.setattr("pipeline.publishing.write_blocks", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
         with pytest.raises(OSError, match="disk full"):
-            factorize(planted, 4, max_iter=9)
+            factorize(planted, 4, solver="hals", max_iter=9)
         assert bits(planted) == before
 
     def test_a_chunk_of_another_place_is_noticed(self, planted):
@@ -162,7 +164,7 @@ class TestInThisThread:
 
     def test_what_somebody_else_published_meanwhile_stays(self, planted):
         """As after a lock that did not hold: the pointer is switched from the version that was read, or not at all."""
-        first = factorize(planted, 4, max_iter=2).factors
+        first = factorize(planted, 4, solver="hals", max_iter=2).factors
         matrix, pointers = store.open_matrix(planted), folder(planted) / "nmf" / "d4"
         theirs = {"current": first.path.name, "note": "theirs"}
         finished = Finished(
@@ -179,11 +181,11 @@ class TestInThisThread:
 
     def test_a_dead_attempt_is_cleaned_up_and_counts_for_nothing(self, planted):
         for max_iter in (1, 2):
-            factorize(planted, 4, max_iter=max_iter, tol=0)
+            factorize(planted, 4, solver="hals", max_iter=max_iter, tol=0)
         folder = planted / "nmf" / "d4"
         (folder / "r000003-dead" / "W").mkdir(parents=True)
         (folder / "scratch-dead").mkdir()
-        factorize(planted, 4, max_iter=3, tol=0)
+        factorize(planted, 4, solver="hals", max_iter=3, tol=0)
         assert sorted(entry.name[:7] for entry in folder.glob("[rs]*")) == ["r000002", "r000004"]
 
     @pytest.mark.parametrize("name", ["..", "../x", "a/b", ".", "", "x\n"])
@@ -196,17 +198,17 @@ class TestInThisThread:
 
     def test_two_runs_of_one_factorization_do_not_mix(self, planted):
         def second(_):
-            factorize(planted, 4, max_iter=2)
+            factorize(planted, 4, solver="hals", max_iter=2)
 
         with pytest.raises(HeldError, match="another process is writing"):
-            factorize(planted, 4, max_iter=2, on_iteration=second)
+            factorize(planted, 4, solver="hals", max_iter=2, on_iteration=second)
 
     def test_a_loss_that_is_not_finite_is_not_published(self, planted, monkeypatch):
-        factorize(planted, 4, max_iter=2)
+        factorize(planted, 4, solver="hals", max_iter=2)
         before = bits(planted)
         monkeypatch.setattr("pipeline.basis.squared_error", lambda *_: float("nan"))
         with pytest.raises(store.BadInput, match="became NaN"):
-            factorize(planted, 4, max_iter=9)
+            factorize(planted, 4, solver="hals", max_iter=9)
         assert bits(planted) == before
 
     def test_a_start_with_negative_values_is_refused(self, planted):
@@ -214,7 +216,7 @@ class TestInThisThread:
             factorize(planted, 2, start=Given(-np.ones((40, 2)), np.ones((2, 300))))
 
     def test_a_small_error_is_that_of_the_factors(self, planted):
-        factors = factorize(planted, 4, max_iter=400, tol=0).factors
+        factors = factorize(planted, 4, solver="hals", max_iter=400, tol=0).factors
         A = store.open_array(planted, "A")[...].astype(np.float64)
         missed = A - factors.W.compute().astype(np.float64) @ factors.H.compute().astype(np.float64)
         assert 0 < factors.attributes["relative_error"] < 2e-4
@@ -224,23 +226,30 @@ class TestInThisThread:
 
     def test_every_iteration_is_told(self, planted):
         told = []
-        factorize(planted, 4, max_iter=5, tol=0, on_iteration=lambda iterations: told.append(iterations[-1].loss))
+        factorize(
+            planted,
+            4,
+            solver="hals",
+            max_iter=5,
+            tol=0,
+            on_iteration=lambda iterations: told.append(iterations[-1].loss),
+        )
         assert told == list(open_factors(planted, "d4").loss)
 
     def test_open_factors_names_what_there_is(self, planted):
-        factorize(planted, 4, max_iter=1)
+        factorize(planted, 4, solver="hals", max_iter=1)
         with pytest.raises(store.BadInput, match=r"no factorization 'd9', it has: d4"):
             open_factors(planted, "d9")
 
     def test_plan_and_outcome_are_recorded_side_by_side(self, planted):
-        factorize(planted, 4, max_iter=2, tol=0)
-        about = factorize(planted, 4, max_iter=7, tol=0).factors.attributes
+        factorize(planted, 4, solver="hals", max_iter=2, tol=0)
+        about = factorize(planted, 4, solver="hals", max_iter=7, tol=0).factors.attributes
         assert (about["plan"]["passes"], about["outcome"]["passes"]) == (5, 5)
         assert about["plan"]["bytes_read"] == about["outcome"]["bytes_read"] == 40 * 300 * 4
         assert about["outcome"]["driver_nbytes"] > 30e6
 
     def test_a_damaged_chunk_of_h_is_noticed_when_it_is_read(self, planted):
-        factors = factorize(planted, 4, max_iter=1).factors
+        factors = factorize(planted, 4, solver="hals", max_iter=1).factors
         file = factors.path.path / "H" / "c" / "0" / "5"
         file.write_bytes(bytes([file.read_bytes()[0] ^ 1]) + file.read_bytes()[1:])
         assert factors.H[:, :80].compute().shape == (4, 80)

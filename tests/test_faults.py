@@ -57,7 +57,14 @@ def test_a_worker_killed_at_any_pass_changes_no_bit(planted, solver):
 def test_what_the_scheduler_remembers_does_not_grow(planted):
     counts = []
     with cluster(1) as local:
-        factorize(planted, 4, max_iter=40, tol=0, on_iteration=lambda _: counts.append(len(local.scheduler.tasks)))
+        factorize(
+            planted,
+            4,
+            solver="hals",
+            max_iter=40,
+            tol=0,
+            on_iteration=lambda _: counts.append(len(local.scheduler.tasks)),
+        )
     assert max(counts[24:]) <= max(counts[8:24])
 
 
@@ -111,7 +118,7 @@ def test_no_worker_at_all_is_said_after_a_while(planted, monkeypatch):
                 local.scale(0)
 
         with pytest.raises(NoWorkersError, match="no worker"):
-            factorize(planted, 4, max_iter=50, tol=0, on_iteration=end_all)
+            factorize(planted, 4, solver="hals", max_iter=50, tol=0, on_iteration=end_all)
 
 
 def slowly(WtW, WtA, H):
@@ -146,7 +153,7 @@ def kill_holders_of_W(local, busy):
 
 @pytest.mark.parametrize("harm", [freeze_one, restart_one, kill_holders_of_W])
 def test_harm_done_in_mid_pass_changes_no_bit(planted, pair, harm, monkeypatch):
-    factorize(planted, 4, max_iter=6, tol=0)
+    factorize(planted, 4, solver="hals", max_iter=6, tol=0)
     expected, harmed = bits(planted), []
 
     def harm_the_fourth_pass(iterations):
@@ -156,7 +163,7 @@ def test_harm_done_in_mid_pass_changes_no_bit(planted, pair, harm, monkeypatch):
 
     with Client(pair) as client, ThreadPoolExecutor(1) as thread:
         client.wait_for_workers(2)
-        factorize(planted, 4, max_iter=6, tol=0, fresh=True, on_iteration=harm_the_fourth_pass)
+        factorize(planted, 4, solver="hals", max_iter=6, tol=0, fresh=True, on_iteration=harm_the_fourth_pass)
     victims = harmed[0].result()
     assert victims, "nobody was harmed"
     assert victims.isdisjoint(pair.scheduler.workers), "a victim is alive"
@@ -190,7 +197,7 @@ def send(local, number, addresses):
 
 
 def test_a_worker_that_joins_in_mid_run_is_used(planted, monkeypatch):
-    factorize(planted, 4, max_iter=5, tol=0)
+    factorize(planted, 4, solver="hals", max_iter=5, tol=0)
     expected = bits(planted)
 
     def join(iterations):
@@ -200,7 +207,7 @@ def test_a_worker_that_joins_in_mid_run_is_used(planted, monkeypatch):
             monkeypatch.setattr(hals, "improve", slowly)  # shorter visits are not worth moving to it
 
     with cluster(1) as local, get_task_stream() as stream:
-        factorize(planted, 4, max_iter=5, tol=0, fresh=True, on_iteration=join)
+        factorize(planted, 4, solver="hals", max_iter=5, tol=0, fresh=True, on_iteration=join)
     assert len({task["worker"] for task in stream.data if task["key"].startswith("visit-")}) == 2
     assert bits(planted) == expected
 
@@ -216,7 +223,7 @@ def test_a_scheduler_that_ends_is_said(planted, monkeypatch, speed):
 
     soon = dask.config.set({"distributed.comm.timeouts.connect": "2s"})
     with soon, cluster(1) as local, ThreadPoolExecutor(1) as thread, pytest.raises(NoWorkersError, match="is gone"):
-        factorize(planted, 4, max_iter=50, tol=0, on_iteration=end_scheduler)
+        factorize(planted, 4, solver="hals", max_iter=50, tol=0, on_iteration=end_scheduler)
 
 
 def test_a_worker_that_wakes_after_it_was_given_up_finds_no_h_to_write_over(planted, cluster_of, tmp_path):

@@ -106,10 +106,10 @@ def hosts(tmp_path):
 
 
 def test_a_host_that_is_cut_off_changes_no_bit(planted, hosts, tmp_path):
-    factorize(planted, 4, max_iter=12, tol=0)
+    factorize(planted, 4, solver="hals", max_iter=12, tol=0)
     expected = bits(planted)
     main = "from pipeline.commands import main; main()"
-    run = ["run", "--zarr", planted, "-d", 4, "--max-iter", 12, "--tol", 0, "--fresh", "--json"]
+    run = ["run", "--zarr", planted, "-d", 4, "--solver", "hals", "--max-iter", 12, "--tol", 0, "--fresh", "--json"]
     driver = hosts.start("hub", "-c", main, *run, "--scheduler", SCHEDULER)
     while json.loads(driver.stdout.readline())["iteration"] < 3:
         pass

@@ -54,7 +54,7 @@ def made(tmp_path, rng, monkeypatch):
     (tmp_path / "images" / "04.png").write_bytes(b"no image")
     with ThreadPoolExecutor(1) as thread:
         prepare([tmp_path / "images"], tmp_path / "f.zarr", Options(decoding=Decoding(), max_skip=0.1), thread)
-    factorize(tmp_path / "f.zarr", 4, max_iter=3)
+    factorize(tmp_path / "f.zarr", 4, solver="hals", max_iter=3)
     return tmp_path / "f.zarr"
 
 
@@ -235,7 +235,7 @@ def test_a_read_that_fails_for_a_moment_is_tried_again(made, monkeypatch):
 def test_a_fresh_run_mends_what_points_at_results(made, rng, harm):
     for name in (name for name in files(made) if name.startswith("nmf") and name.endswith("zarr.json")):
         copy = harmed(made, name, harm, rng)
-        factorize(copy, 4, max_iter=3, fresh=True)
+        factorize(copy, 4, solver="hals", max_iter=3, fresh=True)
         assert everything(copy)[:-1] == everything(made)[:-1], name  # but for the seconds that it took
 
 

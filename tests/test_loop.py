@@ -3,12 +3,13 @@ import math
 import pytest
 
 from pipeline.config import NMFConfig, differences
-from pipeline.loop import Stop, solve, stop_reason
+from pipeline.loop import Stop, small_stop_reason, solve, stop_reason, trailing
+from pipeline.record import Iteration
 from pipeline.solvers.state import State
 
 
-def config(**settings):
-    return NMFConfig(n_components=3, **settings)
+def config(solver="hals", **settings):
+    return NMFConfig(n_components=3, solver=solver, **settings)
 
 
 @pytest.mark.parametrize(
@@ -31,7 +32,64 @@ def config(**settings):
     ],
 )
 def test_why_a_factorization_ends(losses, settings, reason):
-    assert stop_reason(losses, norm_squared=100.0, config=config(**settings)) == reason
+    assert stop_reason(record(losses), norm_squared=100.0, config=config(**settings)) == reason
+
+
+def record(losses, phase="exact", first=0.0):
+    """Iterations of a pass and a second each."""
+    return [Iteration(loss, 0.1, phase, k, first + k, 0) for k, loss in enumerate(losses, 1)]
+
+
+SKETCHED = record([9.0, 8.5, 8.0], "sketch")
+
+
+@pytest.mark.parametrize(
+    ("before", "losses", "settings", "reason"),
+    [
+        ([], [9.0, 8.0], {"max_passes": 2}, Stop.MAX_PASSES),
+        ([], [9.0, 8.0], {"max_passes": 3}, None),
+        ([], [9.0, 8.0], {"max_time": 2.0}, Stop.MAX_TIME),
+        (SKETCHED, [], {"max_iter": 3}, None),
+        (SKETCHED, [7.0, 6.0, 5.0], {}, None),
+        (SKETCHED, [7.0, 6.0, 5.0], {"polish": 3}, Stop.POLISHED),
+        (SKETCHED, [7.0, 6.0], {"polish": 3}, None),
+        (SKETCHED, [7.0, 6.999], {}, Stop.POLISHED),
+        (SKETCHED, [7.0, 6.999], {"tol": 1e-6}, None),
+        (SKETCHED, [7.0, 6.9, 6.8, 6.7], {}, Stop.POLISHED),
+        (SKETCHED, [7.0, 6.9, 6.8, 6.7], {"max_passes": 9}, None),
+        (record([9.0], "all"), [7.0, 6.9, 6.8, 6.7], {}, None),
+    ],
+)
+def test_why_the_passes_after_a_sketch_end(before, losses, settings, reason):
+    found = stop_reason([*before, *record(losses)], 100.0, config(solver="sketch", **settings))
+    assert found == reason
+
+
+@pytest.mark.parametrize(
+    ("losses", "settings", "passes_each", "reason"),
+    [
+        ([9.0] * 10, {}, 0.0, None),
+        ([9.0] * 11, {}, 0.0, Stop.CONVERGED),
+        ([9.0, *[8.99] * 10], {}, 0.0, None),
+        ([9.0, *[8.99] * 10], {"tol": 1e-3}, 0.0, Stop.CONVERGED),
+        ([9.0, 8.0], {"max_iter": 2}, 0.0, Stop.MAX_ITER),
+        ([9.0, 8.0], {"max_passes": 4}, 1.0, None),
+        ([9.0, 8.0], {"max_passes": 3.5}, 1.0, Stop.MAX_PASSES),
+        ([9.0, 8.0], {"max_passes": 3.5}, 0.0, None),
+        ([9.0] * 7, {"max_time": 10}, 0.0, Stop.MAX_TIME),
+        ([9.0] * 6, {"max_time": 10}, 0.0, None),
+        ([9.0, math.nan], {}, 0.0, Stop.NONFINITE),
+    ],
+)
+def test_why_the_iterations_on_the_small_problem_end(losses, settings, passes_each, reason):
+    found = small_stop_reason(record(losses, "sketch"), 100.0, config(solver="sketch", **settings), passes_each)
+    assert found == reason
+
+
+def test_only_the_last_run_of_a_phase_trails():
+    iterations = [*record([3.0], "exact"), *record([2.0], "sketch"), *record([1.0, 0.5], "exact")]
+    assert [iteration.loss for iteration in trailing(iterations, "exact")] == [1.0, 0.5]
+    assert trailing(iterations, "sketch") == []
 
 
 def test_the_loop_steps_until_there_is_a_reason():
@@ -51,12 +109,18 @@ def test_the_loop_steps_until_there_is_a_reason():
     ("settings", "words"),
     [
         ({"n_components": 0}, "d is 0"),
-        ({"n_components": 2, "solver": "magic"}, "one of hals, mu"),
+        ({"n_components": 2, "solver": "magic"}, "one of sketch, hals, mu"),
         ({"n_components": 2, "init": "magic"}, "one of random, nndsvd"),
         ({"n_components": 2, "max_iter": 0}, "max_iter is 0"),
         ({"n_components": 2, "tol": 1.0}, "0 <= tol < 1"),
         ({"n_components": 2, "target_error": -0.1}, "0 <= target_error < 1"),
         ({"n_components": 2, "seed": -1}, "seed is -1"),
+        ({"n_components": 2, "max_passes": 0.5}, "max_passes is 0.5"),
+        ({"n_components": 2, "max_time": 0}, "max_time is 0"),
+        ({"n_components": 2, "sketch_rank": 1}, "sketch_rank is 1, but must be d = 2 or more"),
+        ({"n_components": 2, "polish": 0}, "polish is 0"),
+        ({"n_components": 2, "restarts": 0}, "restarts is 0"),
+        ({"n_components": 2, "restarts": 2, "solver": "mu"}, "restarts is an option of --solver sketch"),
     ],
 )
 def test_settings_that_mean_nothing_are_refused(settings, words):
@@ -65,10 +129,18 @@ def test_settings_that_mean_nothing_are_refused(settings, words):
 
 
 def test_settings_that_only_say_when_to_stop_are_no_difference():
-    stored = {"n_components": 3, "solver": "hals", "loss": "frobenius", "init": "nndsvd", "seed": 0}
+    stored = {
+        "n_components": 3,
+        "solver": "hals",
+        "loss": "frobenius",
+        "init": "nnsvd_lrc",
+        "seed": 0,
+        "sketch_rank": None,
+        "restarts": 1,
+    }
     assert differences(stored, config(max_iter=7, tol=0.1, target_error=0.2)) == []
     assert differences(stored, config(seed=4, solver="mu")) == [
         "solver: hals → mu",
-        "init: nndsvd → random",
+        "init: nnsvd_lrc → random",
         "seed: 0 → 4",
     ]

@@ -82,7 +82,7 @@ def reads(monkeypatch):
 @pytest.mark.parametrize(("cached", "times"), [(True, 1), (False, 5)], ids=["cached", "streamed"])
 def test_a_chunk_is_read_once_when_cached_and_once_a_pass_when_not(planted, reads, cached, times):
     memory_nbytes = memory_for(planted, 4, n_cached=16 if cached else 0)
-    factorize(planted, 4, max_iter=5, tol=0, init="random", memory_nbytes=memory_nbytes)
+    factorize(planted, 4, solver="hals", max_iter=5, tol=0, init="random", memory_nbytes=memory_nbytes)
     assert {key: count for key, count in reads.items() if key[0] == "A"} == {("A", k): times for k in range(19)}
 
 
@@ -90,19 +90,19 @@ def test_a_chunk_is_visited_once_a_pass(planted, monkeypatch):
     visits = Counter()
     original = hals.improve
 
-    def counting(WtW, WtA, H):
+    def counting(WtW, WtA, H, sweeps):
         visits[WtA.shape[1]] += 1
-        return original(WtW, WtA, H)
+        return original(WtW, WtA, H, sweeps)
 
     monkeypatch.setattr(hals, "improve", counting)
-    factorize(planted, 4, max_iter=5, tol=0)
+    factorize(planted, 4, solver="hals", max_iter=5, tol=0)
     assert visits == {16: 5 * 18, 12: 5}
 
 
 def test_cached_partly_cached_and_streamed_give_the_same_bits(planted):
     results = []
     for n_cached in (16, 5, 0):
-        factorize(planted, 4, max_iter=6, fresh=True, memory_nbytes=memory_for(planted, 4, n_cached))
+        factorize(planted, 4, solver="hals", max_iter=6, fresh=True, memory_nbytes=memory_for(planted, 4, n_cached))
         factors = open_factors(planted, "d4")
         results.append((factors.W.compute().tobytes(), factors.H.compute().tobytes(), factors.loss.tobytes()))
     assert results[0] == results[1] == results[2]
@@ -123,7 +123,9 @@ def test_h_kept_and_h_stored_every_pass_give_the_same_bits(planted, monkeypatch,
 @pytest.mark.parametrize("n_cached", [0, 5, 16])
 def test_bytes_read_and_passes_are_recorded_as_they_were(planted, reads, n_cached):
     memory_nbytes = memory_for(planted, 4, n_cached)
-    iterations = factorize(planted, 4, max_iter=3, tol=0, init="random", memory_nbytes=memory_nbytes).factors.iterations
+    iterations = factorize(
+        planted, 4, solver="hals", max_iter=3, tol=0, init="random", memory_nbytes=memory_nbytes
+    ).factors.iterations
     columns = sum(count * (12 if k == 18 else 16) for (name, k), count in reads.items() if name == "A")
     assert iterations[-1].bytes_read == columns * 40 * 4
     assert [i.passes for i in iterations] == [1, 2, 3]

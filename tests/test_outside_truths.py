@@ -7,6 +7,7 @@ import pytest
 
 from data_prep.arrays import write_matrix
 from pipeline import factorize
+from pipeline.range_finder import find_range
 from pipeline.starts import Given, nndsvd
 from tests.conftest import sparse
 from tests.naive import matched_cosine
@@ -50,7 +51,7 @@ def test_nndsvd_is_scikit_learns(rng):
 
     A = sparse(rng, 30, 5) @ sparse(rng, 5, 80)
     theirs, _ = _initialize_nmf(A, 5, init="nndsvd", random_state=0)
-    ours = nndsvd(A.astype(np.float32), 5, seed=0)
+    ours = nndsvd(find_range(A.astype(np.float32), 15, 0, 1.0), 5)
     for k in range(5):
         cosine = ours[:, k] @ theirs[:, k] / np.linalg.norm(ours[:, k]) / np.linalg.norm(theirs[:, k])
         assert cosine > 0.9999

@@ -86,7 +86,7 @@ def planted_twice(bucket, tmp_path, rng, small_chunks):
 def test_a_remote_store_gives_the_bits_of_a_local_one(planted_twice):
     results = []
     for path in planted_twice:
-        factorize(path, 4, max_iter=5, tol=0)
+        factorize(path, 4, solver="hals", max_iter=5, tol=0)
         results.append(bits(path))
     assert results[0] == results[1]
 
@@ -99,18 +99,18 @@ def test_a_remote_store_has_the_files_of_a_local_one(planted_twice, bucket):
 
 def test_a_remote_result_is_continued(planted_twice):
     _, there = planted_twice
-    factorize(there, 4, max_iter=2, tol=0)
-    result = factorize(there, 4, max_iter=5, tol=0)
+    factorize(there, 4, solver="hals", max_iter=2, tol=0)
+    result = factorize(there, 4, solver="hals", max_iter=5, tol=0)
     assert (result.n_new, len(result.factors.iterations)) == (3, 5)
-    assert factorize(there, 4, max_iter=5, tol=0).n_new == 0
+    assert factorize(there, 4, solver="hals", max_iter=5, tol=0).n_new == 0
 
 
 def test_workers_reach_a_remote_store(planted_twice, cluster_of, credentials):
     here, there = planted_twice
-    factorize(here, 4, max_iter=9, tol=0)
+    factorize(here, 4, solver="hals", max_iter=9, tol=0)
     with cluster_of(2) as client:
         client.run(os.environ.update, credentials)
-        factorize(there, 4, max_iter=9, tol=0)
+        factorize(there, 4, solver="hals", max_iter=9, tol=0)
     assert bits(here) == bits(there)
 
 
@@ -125,7 +125,7 @@ def test_damage_is_named(planted_twice, bucket, damage):
         content = bytes([content[0] ^ 1]) + content[1:] if damage == "flipped" else content[:100]
         bucket.put_object(Bucket="bucket", Key=key, Body=content)
     with pytest.raises(store.BadInput, match=r"^s3://bucket/deep/there.zarr/A/c/0/7 is (damaged|missing)"):
-        factorize(there, 4, max_iter=2)
+        factorize(there, 4, solver="hals", max_iter=2)
 
 
 def test_the_commands_work_on_an_address_and_show_no_secret(faces, bucket, credentials):
@@ -147,7 +147,7 @@ def test_another_writer_of_a_remote_factorization_is_exit_11(planted_twice):
     with only_writer(folder(there) / "nmf" / "d4"):
         shown = nmf_batch("run", "--zarr", there, "-d", 4)
     assert (shown.returncode, "another process is writing" in shown.stderr) == (11, True)
-    assert factorize(there, 4, max_iter=1).n_new == 1
+    assert factorize(there, 4, solver="hals", max_iter=1).n_new == 1
 
 
 def test_the_lease_of_a_dead_writer_runs_out(planted_twice, monkeypatch):
@@ -164,13 +164,13 @@ def test_who_lost_the_lease_changes_nothing_that_readers_see(planted_twice):
     """As after a long sleep: another writer has come and gone, or is still there."""
     _, there = planted_twice
     place = folder(there) / "nmf" / "d4"
-    before = factorize(there, 4, max_iter=2, tol=0).factors.path
+    before = factorize(there, 4, solver="hals", max_iter=2, tol=0).factors.path
 
     def take_over(iterations):
         place.replace(lock.LEASE, json.dumps({"until": time.time() + 50}).encode())
 
     with pytest.raises(HeldError, match="another process is writing"):
-        factorize(there, 4, max_iter=4, tol=0, on_iteration=take_over)
+        factorize(there, 4, solver="hals", max_iter=4, tol=0, on_iteration=take_over)
     assert open_factors(there, "d4").path == before
     assert [name for name in place.entries() if name.startswith("r")] == [before.name]
 
@@ -230,7 +230,7 @@ def test_any_file_system_of_fsspec_holds_a_store(planted_twice, rng):
     here, _ = planted_twice
     write_matrix("memory://m.zarr", store.open_array(here, "A")[...])
     for path in (here, "memory://m.zarr"):
-        factorize(path, 4, max_iter=3)
+        factorize(path, 4, solver="hals", max_iter=3)
     assert open_factors("memory://m.zarr", "d4").loss.tobytes() == open_factors(here, "d4").loss.tobytes()
 
 
