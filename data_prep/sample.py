@@ -54,13 +54,16 @@ def read_sample(matrix: StoredMatrix, k: int) -> NDArray[Any]:
         try:
             array = store.open_array(matrix.path, "sample")
             wanted = min(k, array.shape[1])
-            chunks = [store.read_chunk(array, 0, j) for j in range(-(-wanted // array.chunks[1]))]
+            sample = np.empty((array.shape[0], wanted), array.dtype)
+            for j, first in enumerate(range(0, wanted, array.chunks[1])):
+                room = sample[:, first : first + array.chunks[1]]
+                room[...] = store.read_chunk(array, 0, j)[:, : room.shape[1]]
         except store.BadInput:
             if _whole(matrix):
                 raise
         else:
             if _whole(matrix):  # still: it was not replaced while it was read
-                return np.concatenate(chunks, axis=1)[:, :wanted]
+                return sample
     m, n = matrix.shape
     columns = sample_columns(store.read_array(matrix.path, "ok", n), sample_size(m, matrix.dtype.itemsize))
     found = read_columns(matrix.path, columns[:k])

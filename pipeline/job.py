@@ -20,7 +20,7 @@ from pipeline import engine, starts
 from pipeline.checkpoints import Checkpoints, Every
 from pipeline.config import NMFConfig, differences
 from pipeline.factors import Factors, named, newest
-from pipeline.loop import Stop, small_is_over, solve, stop_reason
+from pipeline.loop import Stop, small_is_over, solve, stop_reason, trailing
 from pipeline.one_pass import BlockMatrix
 from pipeline.opening import check_reachable, open_blocks, remove_scratch
 from pipeline.plan import Plan, RefusedPlan, check_rank, make_plan
@@ -263,15 +263,15 @@ def _small_problem(matrix: StoredMatrix, config: NMFConfig, previous: Factors | 
 
 def _passes_left(matrix: StoredMatrix, config: NMFConfig, choice: Choice | None, previous: Factors | None) -> float:
     """Passes that a run makes at most."""
-    most: float = config.max_iter
-    if choice is None and previous is None:
-        most += 2 * starts.columns_of_sample(matrix, config) / matrix.shape[1]
+    made = 0.0 if previous is None else previous.iterations[-1].passes
     if choice is not None:
-        few = most if choice.kind == "all" else max(1, math.floor(MAX_PASSES - choice.passes))
-        polish = config.polish or few
-        most = choice.passes + choice.passes_each * config.max_iter * config.restarts + polish
-    made = 0.0 if previous is None or (previous.complete and choice is not None) else previous.iterations[-1].passes
-    return max(0.0, min(most, config.max_passes or math.inf) - made)
+        few = config.max_iter if choice.kind == "all" else max(1, math.floor(MAX_PASSES - choice.passes))
+        most = choice.passes + choice.passes_each * config.max_iter * config.restarts + (config.polish or few)
+    elif previous is None:
+        most = config.max_iter + 2 * starts.columns_of_sample(matrix, config) / matrix.shape[1]
+    else:
+        most = config.max_iter - len(trailing(previous.iterations, EXACT))
+    return max(0.0, min(most, (config.max_passes or math.inf) - made))
 
 
 def _where_it_stands(matrix: StoredMatrix, name: str, config: NMFConfig) -> tuple[Factors | None, Stop | None]:

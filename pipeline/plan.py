@@ -93,15 +93,19 @@ def make_plan(
     budget = place.memory_nbytes if memory_nbytes is None else memory_nbytes
     parts = partitions(matrix)
     sketch = 0 if choice is None else choice.nbytes(matrix.shape[0], d, matrix.dtype.itemsize)
-    sketch_here = place.in_process or sketch <= H_SHARE * budget or (choice is not None and not choice.whole)
-    driver = _driver_nbytes(matrix, d) + (sketch if sketch_here else 0)
+    first = choice is not None and not choice.whole  # what is of the sample alone is over before A is opened
+    sketch_here = place.in_process or sketch <= H_SHARE * budget or first
+    driver = _driver_nbytes(matrix, d) + (sketch if sketch_here and not first else 0)
     H_nbytes = 2 * 4 * d * -(-matrix.shape[1] // place.workers)  # before and after a pass
     stores_H = H_nbytes > H_SHARE * budget
     kept = threads_of(place, parts) * _H_of_a_partition(matrix, d, parts) if stores_H else H_nbytes
     process = PROCESS_NBYTES if place.in_process else MEMBER_NBYTES
     spread = 0 if sketch_here else -(-sketch // place.workers)
-    needed = process + kept + spread + _work_nbytes(matrix, d, place, parts) + (driver if place.in_process else 0)
-    if needed > budget:
+    work = _work_nbytes(matrix, d, place, parts)
+    needed = process + kept + spread + work + (driver if place.in_process else 0)
+    alone = sketch + work + process if first and place.in_process else 0
+    if max(needed, alone) > budget:
+        needed = max(needed, alone)
         raise RefusedPlan(
             f"a worker with {place.threads} threads needs {_mib(needed)} for A of {matrix.shape[0]} rows at d = {d}, "
             f"but may use {_mib(budget)}; give --memory {_mib(needed).replace(' ', '')} or more, or a smaller -d"
@@ -118,8 +122,10 @@ def make_plan(
         partitions=parts,
         n_cached=n_cached,
         memory_nbytes=budget,
-        worker_nbytes=needed + min(cached, matrix.nbytes),
-        driver_nbytes=needed + min(cached, matrix.nbytes) if place.in_process else MEMBER_NBYTES + driver,
+        worker_nbytes=max(needed + min(cached, matrix.nbytes), alone),
+        driver_nbytes=max(needed + min(cached, matrix.nbytes), alone)
+        if place.in_process
+        else MEMBER_NBYTES + max(driver, sketch if first else 0),
         stores_H=stores_H,
         sketch_here=sketch_here,
         passes=passes,

@@ -59,7 +59,7 @@ def make(
         Is told what was visited.
     """
     sample = read_sample(matrix, choice.n_read)
-    first = np.ascontiguousarray(sample[:, : choice.n_range])
+    first = sample[:, : choice.n_range]
     found = find_range(first, min(choice.range_rank, *first.shape), config.seed, matrix.scale)
     recorder.visited_sample(sample.shape[1], visits=0, read=True)
     recorder.visited_sample(first.shape[1], visits=2)
@@ -118,7 +118,7 @@ def _compressed(Q: Matrix, B: Sequence[Any], norm_squared: float, missed: float)
 def _of_sample(sample: Any, scale: float, recorder: Recorder) -> BlockMatrix:
     """Sampled columns as a matrix of their own, in this process."""
     k = sample.shape[1]
-    blocks = [np.ascontiguousarray(sample[:, j : j + SAMPLE_BLOCK]) for j in range(0, k, SAMPLE_BLOCK)]
+    blocks = [sample[:, j : j + SAMPLE_BLOCK] for j in range(0, k, SAMPLE_BLOCK)]
     squares = sum(float(np.vdot(row, row)) for block in blocks for row in (r.astype(np.float64) for r in block))
     return BlockMatrix(
         partitions=[[block] for block in blocks],

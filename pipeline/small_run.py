@@ -118,7 +118,7 @@ class SmallRun:
         return state
 
     def _start(self) -> State:
-        """State before the first iteration of a start, or where a checkpoint left it; a result is bettered from its W."""
+        """State before the first iteration of a start, or where a checkpoint left it; a result goes on from its W."""
         if self.previous is not None and not self.previous.complete:
             return self._continued(self.previous)
         W = None if self.losses else self.small.W if self.previous is None else self.previous.read("W")

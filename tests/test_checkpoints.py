@@ -222,8 +222,8 @@ def test_harmed_at_any_file_operation_it_goes_on_to_the_same_bits(job, harm, tmp
     """Killed, killed with all that was not synced cut in half, or the disk full there; see tests/killed.py."""
     source = tmp_path / "source"
     if job == "run":
-        write_matrix(source, (sparse(rng, 40, 4) @ sparse(rng, 4, 40)).astype(np.float32))
-        factorize(source, 4, solver="hals", max_iter=2, tol=0)
+        write_matrix(source, (sparse(rng, 120, 4) @ sparse(rng, 4, 40)).astype(np.float32))
+        factorize(source, 4, max_iter=2, tol=0)
     else:
         save_faces(source, rng)
     step = "1" if SOAK else "131"

@@ -1,6 +1,6 @@
 """Workers come and go; the result does not notice."""
 
-import itertools
+import dataclasses
 import os
 import signal
 import time
@@ -18,8 +18,9 @@ from cluster.connect import SILENCE_S, connect, version_mismatches
 from data_prep import groups, store
 from data_prep.folders import folder
 from data_prep.store import open_matrix
-from pipeline import engine, factorize, job
+from pipeline import engine, factorize
 from pipeline.engine import NoWorkersError
+from pipeline.opening import Spills
 from pipeline.plan import make_plan
 from pipeline.solvers import hals
 from pipeline.solvers.hals import improve
@@ -121,9 +122,9 @@ def test_no_worker_at_all_is_said_after_a_while(planted, monkeypatch):
             factorize(planted, 4, solver="hals", max_iter=50, tol=0, on_iteration=end_all)
 
 
-def slowly(WtW, WtA, H):
+def slowly(WtW, WtA, H, sweeps):
     time.sleep(0.1)
-    return improve(WtW, WtA, H)
+    return improve(WtW, WtA, H, sweeps)
 
 
 @pytest.fixture(scope="module")
@@ -229,7 +230,20 @@ def test_a_scheduler_that_ends_is_said(planted, monkeypatch, speed):
 def test_a_worker_that_wakes_after_it_was_given_up_finds_no_h_to_write_over(planted, cluster_of, tmp_path):
     matrix = open_matrix(planted)
     with cluster_of(1):
-        spills = job._spills(matrix, 4, make_plan(matrix, 4), folder(tmp_path / "scratch"))
-        names = [spill.name for spill in itertools.islice(spills, 40) if spill is not None]
-    assert len(set(names)) == len(names) == 5
+        spills = Spills(matrix, 4, make_plan(matrix, 4), folder(tmp_path / "scratch"))
+        names = [None]
+        for _ in range(40):
+            spill = spills(names[-1])
+            names += [] if spill is None else [spill.name]
+    assert len(set(names)) == len(names) == 6
+    assert {entry.name for entry in (tmp_path / "scratch").glob("H*")} == set(names[-2:])
+
+
+def test_stored_h_of_a_refused_iteration_stays_until_it_is_replaced(planted, tmp_path):
+    matrix = open_matrix(planted)
+    spills = Spills(matrix, 4, dataclasses.replace(make_plan(matrix, 4), stores_H=True), folder(tmp_path / "scratch"))
+    first = spills(None).name
+    for _ in range(3):
+        spills(first)  # none of these was taken
+        assert (tmp_path / "scratch" / first).exists()
     assert len(list((tmp_path / "scratch").glob("H*"))) == 2

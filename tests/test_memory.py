@@ -134,6 +134,7 @@ def test_the_plan_command_says_what_run_records(large):
         "300MiB",
         "--fresh",
         "--json",
+        *("--solver", "mu", "--max-iter", "200"),
     ]
     said = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     planned = make_plan(store.open_matrix(large), 60, 300 * MEBI)
