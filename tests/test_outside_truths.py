@@ -1,5 +1,6 @@
 """Numbers against truths from outside: scikit-learn, the SVD, published values."""
 
+import itertools
 import warnings
 
 import numpy as np
@@ -77,3 +78,41 @@ def test_planted_parts_are_found_under_noise_as_well_as_by_scikit_learn(tmp_path
     found = factorize(tmp_path / "a.zarr", 12, max_iter=500, tol=1e-6).factors.W.compute()
     theirs = NMF(12, init="nndsvda", max_iter=500, tol=1e-5).fit(A.T).components_.T
     assert matched_cosine(found, W) > matched_cosine(theirs, W) - 5e-4
+
+
+@pytest.mark.parametrize(("d", "best"), [(5, 0.0), (4, 0.013833), (3, 0.04999)])
+def test_restarts_reach_the_best_known_of_a_matrix_of_squares(tmp_path, d, best):
+    i = np.arange(6)
+    write_matrix(tmp_path / "squares.zarr", ((i[:, None] - i) ** 2).astype(np.float32))  # its rank is 3
+    about = factorize(tmp_path / "squares.zarr", d, restarts=10, tol=1e-6, max_iter=1000).factors.attributes
+    assert about["relative_error"] == pytest.approx(best, abs=3e-4)
+
+
+def swimmer():
+    """256 figures with a torso and four limbs, each in one of four positions (Donoho & Stodden, NIPS 2003)."""
+    torso, limb = 14, 5
+    A = np.zeros((torso + 16 * limb, 256), np.float32)
+    A[:torso] = 1
+    for j, positions in enumerate(itertools.product(range(4), repeat=4)):
+        for k, position in enumerate(positions):
+            A[torso + (4 * k + position) * limb :][:limb, j] = 1
+    return A
+
+
+def test_restarts_find_the_sixteen_limbs_of_the_swimmer_and_thirteen_do_not_do(tmp_path):
+    write_matrix(tmp_path / "swimmer.zarr", swimmer())
+    assert np.linalg.matrix_rank(swimmer()) == 13
+    errors = {d: factorize(tmp_path / "swimmer.zarr", d, restarts=8, tol=1e-5).factors.attributes for d in (16, 13)}
+    assert errors[16]["relative_error"] < 1e-3
+    assert 0.2 < errors[13]["relative_error"] < 0.27
+    assert errors[13]["svd_bound"] is None or errors[13]["svd_bound"] < 1e-3
+
+
+@pytest.mark.parametrize(("noise", "cosine"), [(0.1, 0.9995), (0.3, 0.998), (0.6, 0.99)])
+def test_the_default_finds_planted_parts_under_noise(tmp_path, rng, noise, cosine):
+    W, H = sparse(rng, 200, 12), sparse(rng, 12, 1000)
+    A = np.maximum(W @ H + noise * rng.standard_normal((200, 1000)), 0)
+    write_matrix(tmp_path / "a.zarr", A)
+    factors = factorize(tmp_path / "a.zarr", 12).factors
+    assert factors.attributes["sketch"]["rank"] == 34
+    assert matched_cosine(factors.W.compute(), W) > cosine
