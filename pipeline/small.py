@@ -41,7 +41,8 @@ class Small:
     W: Matrix | None = None
     """Where the first start begins; None where it has begun already."""
     svd_bound: float | None = None
-    """Relative error of the best rank-d approximation of any signs, as the sketch tells it."""
+    """Relative error of the best rank-d approximation of any signs: a little above that of A as a sketch of all columns
+    tells it, a little below as one of a sample does; None where there is no sketch."""
 
 
 def make(
@@ -76,7 +77,7 @@ def make(
         matrix=_compressed(Q, B, S.norm_squared, S.norm_squared - float((s**2).sum())),
         parts=parts,
         W=W,
-        svd_bound=float(np.sqrt(max(beyond, 0.0) / S.norm_squared)) if choice.whole else None,
+        svd_bound=float(np.sqrt(max(beyond, 0.0) / S.norm_squared)),
     )
 
 

@@ -2,9 +2,12 @@
 
 import dataclasses
 import itertools
+import os
+import signal
 
 import numpy as np
 import pytest
+from distributed import Client, LocalCluster
 
 from data_prep import store
 from data_prep.arrays import write_matrix
@@ -246,6 +249,22 @@ class TestRuns:
             results.append(bits(stored, "d4"))
             assert about["sketch"]["rank"] == 18
         assert results[0] == results[1] == results[2]
+
+    def test_a_worker_killed_while_workers_hold_the_sketch_changes_no_bit(self, stored, monkeypatch):
+        factorize(stored, D, max_iter=12, tol=0, name="whole")
+        monkeypatch.setattr(plan, "H_SHARE", 0.0)
+        seen = []
+
+        def kill_one(iterations):
+            seen.append(iterations[-1].phase)
+            if len(iterations) in (4, 9):
+                os.kill(next(iter(Client.current().run(os.getpid).values())), signal.SIGKILL)
+
+        with LocalCluster(n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0") as two:
+            with Client(two):
+                factorize(stored, D, max_iter=12, tol=0, name="harmed", on_iteration=kill_one)
+        assert seen[:12] == ["sketch"] * 12
+        assert bits(stored, "whole") == bits(stored, "harmed")
 
     @pytest.mark.parametrize("workers", [0, 2])
     def test_interrupted_anywhere_it_gives_the_same_bits(self, stored, cluster_of, monkeypatch, workers):

@@ -44,6 +44,6 @@ def demo(out: Path, n: int, seed: int) -> None:
     options.say(
         f"{out / 'basis.png'}: the {N_COMPONENTS} basis images that {n} faces are made of\n"
         f"{out / 'panel.png'}: image | basis | weights | W H\n"
-        f"relative error {result.factors.attributes['relative_error']:.4f} after {result.factors.attributes['n_iter']} "
+        f"relative error {result.factors.attributes['relative_error']:.4f} after {result.factors.attributes['passes']:.3g} "
         f"passes; `nmf-batch info --zarr {store}` says more"
     )

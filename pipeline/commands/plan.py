@@ -75,7 +75,7 @@ def _text(matrix: StoredMatrix, to_do: Plan, summary: dict[str, Any]) -> str:
             f"memory: a worker at most {worker} of the {allowed} it may use, the driver at most {driver}; "
             + ("H is stored after each pass, since it does not fit" if to_do.stores_H else "H stays there"),
             f"disk: {disk} for the result and what leads to it",
-            f"time: about {summary['seconds']:.3g} s, {summary['pass_seconds']:.2g} a pass: arithmetic "
+            f"time: about {summary['seconds']:.3g} s for the passes, {summary['pass_seconds']:.2g} each: arithmetic "
             f"{arithmetic:.2g}, reading {reading:.2g} beside it, as {summary['pass_chunks']} chunks took just now",
         )
     )
