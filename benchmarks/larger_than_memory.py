@@ -5,7 +5,7 @@
 
 What it cannot do without: for each pass over A the longer of a bare read (every chunk read and checked) and the bare
 products (WᵀA_j and A_j H_jᵀ in float32, as often as there are blocks), both by as many threads as there are cores; and
-the iterations on the sketch, as the record has them. The same command without --memory shows whether the error is the same.
+the iterations on the sketch, as the record has them. --compare runs it again without --memory: the same bits?
 """
 
 import sys

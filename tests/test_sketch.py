@@ -260,9 +260,9 @@ class TestRuns:
             if len(iterations) in (4, 9):
                 os.kill(next(iter(Client.current().run(os.getpid).values())), signal.SIGKILL)
 
-        with LocalCluster(n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0") as two:
-            with Client(two):
-                factorize(stored, D, max_iter=12, tol=0, name="harmed", on_iteration=kill_one)
+        two = {"n_workers": 2, "threads_per_worker": 1, "host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
+        with LocalCluster(**two) as cluster, Client(cluster):
+            factorize(stored, D, max_iter=12, tol=0, name="harmed", on_iteration=kill_one)
         assert seen[:12] == ["sketch"] * 12
         assert bits(stored, "whole") == bits(stored, "harmed")
 

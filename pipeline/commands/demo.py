@@ -41,9 +41,10 @@ def demo(out: Path, n: int, seed: int) -> None:
     result = factorize(store, N_COMPONENTS, seed=seed)
     save(basis_sheet(result.factors), out / "basis.png")
     save(panel(result.factors, PANEL_IMAGES), out / "panel.png")
+    about = result.factors.attributes
     options.say(
         f"{out / 'basis.png'}: the {N_COMPONENTS} basis images that {n} faces are made of\n"
         f"{out / 'panel.png'}: image | basis | weights | W H\n"
-        f"relative error {result.factors.attributes['relative_error']:.4f} after {result.factors.attributes['passes']:.3g} "
-        f"passes; `nmf-batch info --zarr {store}` says more"
+        f"relative error {about['relative_error']:.4f} after {about['passes']:.3g} passes and "
+        f"{about['n_iter']} iterations; `nmf-batch info --zarr {store}` says more"
     )
