@@ -5,6 +5,7 @@ them.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -70,8 +71,10 @@ def make(
     else:
         S, parts = _of_sample(sample, matrix.scale, recorder), _blocks_of_sample(sample.shape[1])
     if choice.rank is None:
-        return Small(matrix=S, parts=parts, W=W)
-    Q, B, s = sketch(S, found.Q, bring=plan.sketch_here)
+        bring = choice.whole and plan.sketch_here and not engine.place().in_process
+        return Small(matrix=_brought(S) if bring else S, parts=parts, W=W)
+    with nullcontext() if choice.whole else engine.here():
+        Q, B, s = sketch(S, found.Q, bring=plan.sketch_here)
     beyond = S.norm_squared - float((s[: config.n_components] ** 2).sum())
     return Small(
         matrix=_compressed(Q, B, S.norm_squared, S.norm_squared - float((s**2).sum())),
@@ -114,6 +117,11 @@ def ordered(state: State) -> Matrix:
 def _compressed(Q: Matrix, B: Sequence[Any], norm_squared: float, missed: float) -> Compressed:
     rows = BlockMatrix(partitions=B, shape=(Q.shape[1], 0), scale=1.0, norm_squared=norm_squared)
     return Compressed(Q=Q, B=rows, missed=max(missed, 0.0))
+
+
+def _brought(A: BlockMatrix) -> BlockMatrix:
+    """A with its blocks in this process."""
+    return replace(A, partitions=engine.call_each(list, [(part,) for part in A.partitions]))
 
 
 def _of_sample(sample: Any, scale: float, recorder: Recorder) -> BlockMatrix:

@@ -43,8 +43,8 @@ class SmallRun:
     ) -> None:
         self.matrix, self.config, self.choice, self.plan = matrix, config, choice, plan
         self.recorder, self.previous = recorder, previous
-        self.n_starts = config.restarts if previous is None or not previous.complete else 1
         about = {} if previous is None else previous.attributes.get("small", {})
+        self.n_starts: int = about.get("n_starts", config.restarts if previous is None else 1)
         self.losses: list[float] = about.get("losses", [])
         """Of the starts that are over."""
         self.best = previous.read("best_W") if previous is not None and self.losses else None
@@ -59,8 +59,8 @@ class SmallRun:
         self, open_A: OpenA, on_state: Callable[[State], Sequence[Iteration]], on_phase: Callable[[State], None]
     ) -> Basis:
         """Iterate; `on_state` is told each state and returns the record, `on_phase` is told those that end a phase."""
+        self.small = self._made(open_A)
         with self._place():
-            self.small = self._made(open_A)
             while len(self.losses) < self.n_starts:
                 state = self._solve_start(on_state)
                 on_phase(state)
@@ -82,7 +82,12 @@ class SmallRun:
         matrix, before = self.small.matrix, state.momentum.H_before
         tall = {} if self.best is None else {"best_W": self.best}
         wide = {"small_H": self._wide(state.H)} | ({} if before is None else {"small_H_before": self._wide(before)})
-        about = {"losses": self.losses, "loss": state.loss, "norm_squared": matrix.norm_squared}
+        about = {
+            "n_starts": self.n_starts,
+            "losses": self.losses,
+            "loss": state.loss,
+            "norm_squared": matrix.norm_squared,
+        }
         if isinstance(matrix, Compressed):
             tall["sketch_range"], wide["sketch"] = matrix.Q, self._wide(matrix.B.partitions, matrix.Q.shape[1])
             about["missed"] = matrix.missed
@@ -99,7 +104,8 @@ class SmallRun:
 
     def _made(self, open_A: OpenA) -> Small:
         if self.previous is not None and not self.previous.complete and self.choice.rank is not None:
-            return small.stored(self.previous, self.choice, self.plan)
+            with self._place():
+                return small.stored(self.previous, self.choice, self.plan)
         return small.make(self.matrix, open_A, self.config, self.choice, self.plan, self.recorder)
 
     def _solve_start(self, on_state: Callable[[State], Sequence[Iteration]]) -> State:

@@ -250,6 +250,19 @@ class TestRuns:
             assert about["sketch"]["rank"] == 18
         assert results[0] == results[1] == results[2]
 
+    @pytest.mark.parametrize("d", [D, 20])
+    def test_on_a_cluster_a_is_read_by_the_workers_alone(self, stored, cluster_of, monkeypatch, d):
+        """Of rank 20 a sketch has no use: then all columns are brought here, from the workers."""
+        read = []
+        original = store.read_chunk
+        monkeypatch.setattr(
+            store, "read_chunk", lambda a, *at, **how: (read.append(a.path), original(a, *at, **how))[1]
+        )
+        with cluster_of(2):
+            about = factorize(stored, d, max_iter=4).factors.attributes
+        assert about["sketch"]["rank"] == (18 if d == D else None)
+        assert {"sample"} <= {path.split("/")[-1] for path in read} <= {"sample", "checksum", "ok"}
+
     def test_a_worker_killed_while_workers_hold_the_sketch_changes_no_bit(self, stored, monkeypatch):
         factorize(stored, D, max_iter=12, tol=0, name="whole")
         monkeypatch.setattr(plan, "H_SHARE", 0.0)
