@@ -187,7 +187,7 @@ class _Run:
         )
 
     @cached_property
-    def A(self) -> BlockMatrix:  # A is a name
+    def A(self) -> BlockMatrix:
         """The matrix as it is visited, with what is kept of it in memory."""
         return open_blocks(self.matrix, self.config.n_components, self.plan, self.scratch, self.recorder.visited)
 

@@ -12,6 +12,8 @@ from pipeline.solvers.state import Matrixlike, Solver, State
 WINDOW, SMALL_WINDOW = 3, 10
 """Iterations over which the fall of the loss is judged: on A, and where one costs little and some are not taken. What
 it is to fall by in each is the same."""
+ALONE = 2
+"""How much less of it ends iterations on columns as they are: no error of a sketch makes more of them idle."""
 LITTLE = 20
 """Times tol: a pass after the sketch that lowers the loss by less of it was worth little."""
 POLISH_TIME = 0.3
@@ -92,7 +94,9 @@ def small_stop_reason(
     losses, last = [iteration.loss for iteration in iterations], iterations[-1]
     tests = {
         **_reached(losses, norm_squared, config),
-        Stop.CONVERGED: _settled(losses, SMALL_WINDOW, config.tol * SMALL_WINDOW / WINDOW),
+        Stop.CONVERGED: _settled(
+            losses, SMALL_WINDOW, config.tol * SMALL_WINDOW / WINDOW / (ALONE if passes_each else 1)
+        ),
         Stop.MAX_PASSES: config.max_passes is not None and last.passes + passes_each + 1 > config.max_passes,
         Stop.MAX_TIME: config.max_time is not None and last.seconds >= (1 - POLISH_TIME) * config.max_time,
         Stop.MAX_ITER: len(losses) >= config.max_iter,
