@@ -10,8 +10,7 @@ from pipeline.sketching import MAX_PASSES
 from pipeline.solvers.state import Matrixlike, Solver, State
 
 WINDOW, SMALL_WINDOW = 3, 10
-"""Iterations over which the fall of the loss is judged: on A, and where one costs little and some are not taken. What
-it is to fall by in each is the same."""
+"""Iterations over which the fall of the loss is judged, at the same rate: on A, and where they cost little."""
 ALONE = 2
 """How much less of it ends iterations on columns as they are: no error of a sketch makes more of them idle."""
 LITTLE = 20
@@ -26,7 +25,7 @@ class Stop(StrEnum):
     CONVERGED = "The loss stopped falling."
     TARGET_ERROR = "The target error was reached."
     EXACT = "W H equals A to rounding."
-    POLISHED = "The sketch's solution was polished; --polish or --max-passes allow more passes."
+    POLISHED = "A few passes over A polished the solution; --polish or --max-passes make more."
     MAX_PASSES = "No further pass was allowed; raise --max-passes."
     MAX_TIME = "The time was over; raise --max-time."
     MAX_ITER = "max_iter iterations were done before the loss settled; raise --max-iter or --tol."
