@@ -3,6 +3,7 @@
 Neither clocks nor memory have a say, so that the same request is the same computation everywhere.
 """
 
+import math
 from dataclasses import dataclass
 
 from data_prep.sample import sample_size
@@ -72,22 +73,22 @@ def choose(matrix: StoredMatrix, config: NMFConfig) -> Choice | None:
     if config.solver != "sketch" or n_sampled == 0 or matrix.norm_squared == 0:
         return None
     rank = config.sketch_rank or 2 * d + OVERSAMPLING
-    worthwhile = m >= SHALLOW * rank and n_sampled >= rank
+    worthwhile = m >= SHALLOW * rank and n >= 2 * rank and n_sampled >= rank
     few = n_sampled < min(n, FEW * d) and worthwhile and 4 * rank * n <= B_NBYTES
     whole = n <= ENOUGH * d or few
-    budget = config.max_passes or MAX_PASSES
     n_range = min(n_sampled, max(rank, min(RANGE * d, n // 4)))
-    before = 2 * n_range / n + 1
-    if whole and worthwhile and n >= 2 * rank and before + 1 <= budget:
-        return Choice(rank=rank, whole=True, n_columns=n, share=1.0, n_range=n_range, passes=before)
-    if whole and not worthwhile:
-        return Choice(rank=None, whole=True, n_columns=n, share=1.0, n_range=n_range, passes=2 * n_range / n)
+    before, budget = 2 * n_range / n, config.max_passes or (MAX_PASSES if worthwhile else math.inf)
+    if whole and before + 2 <= budget:
+        passes = before + 1 if worthwhile else before
+        return Choice(
+            rank=rank if worthwhile else None, whole=True, n_columns=n, share=1.0, n_range=n_range, passes=passes
+        )
     return _of_a_sample(n, min(n_sampled, ENOUGH * d), rank if worthwhile else None, d, budget)
 
 
 def _of_a_sample(n: int, n_sampled: int, rank: int | None, d: int, budget: float) -> Choice | None:
     """Sampled columns alone: the range finder visits a part of them twice, then all are visited once."""
-    k = min(n_sampled, int((budget - 1) * n / 3))
+    k = int(min(n_sampled, (budget - 1) * n / 3))
     if k < 2 * d:
         return None
     rank = rank if rank is not None and k >= 2 * rank else None

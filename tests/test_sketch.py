@@ -118,6 +118,8 @@ class TestRange:
         (6177, 4000, 99, {"max_passes": 2}, "sketch", 1333, 0.828),
         (116412, 200000, 99, {}, "sketch", 200000, 1.0099),
         (6177, 4000, 99, {"sketch_rank": 400}, "sketch", 4000, 1.495),
+        (6177, 300, 99, {}, "all", 300, 2 * 208 / 300),
+        (361, 2429, 49, {"max_passes": 2}, "sample", 809, 2 * 490 / 2429),
     ],
 )
 def test_what_is_iterated_on_follows_from_the_sizes(m, n, d, settings, kind, columns, passes):
@@ -234,8 +236,9 @@ class TestRuns:
         assert about["outcome"]["passes"] == about["passes"] <= about["plan"]["passes"]
 
     @pytest.mark.parametrize("max_passes", [1, 2, 2.5, 3.5])
-    def test_no_more_passes_than_allowed(self, stored, max_passes):
-        assert factorize(stored, D, max_passes=max_passes).factors.attributes["passes"] <= max_passes
+    @pytest.mark.parametrize("d", [D, 20], ids=["sketch", "no sketch"])
+    def test_no_more_passes_than_allowed(self, stored, max_passes, d):
+        assert factorize(stored, d, max_passes=max_passes).factors.attributes["passes"] <= max_passes
 
     def test_the_same_bits_here_and_on_workers_and_where_they_hold_the_sketch(self, stored, cluster_of, monkeypatch):
         results = []
