@@ -162,7 +162,7 @@ def create_wide(where: Folder, name: str, rows: int, n: int, chunk: int) -> None
         where,
         name,
         shape=(rows, n),
-        chunks=(rows, min(chunk, n)),
+        chunks=(rows, chunk),
         dtype=np.float32,
         dimension_names=("component", "image"),
         overwrite=True,

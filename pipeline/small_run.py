@@ -96,7 +96,8 @@ class SmallRun:
     def _wide(self, parts: Sequence[Any], rows: int | None = None) -> Wide:
         chunk = self.matrix.chunk_images if self.choice.whole else small.SAMPLE_BLOCK
         together = list(zip(self.small.parts, parts, strict=True))
-        return Wide(rows or self.config.n_components, self.choice.n_columns, chunk, together)
+        n = self.choice.n_columns
+        return Wide(rows or self.config.n_components, n, min(chunk, n), together)
 
     def _place(self) -> AbstractContextManager[None]:
         """Where its iterations run: in this process where it is not large."""

@@ -167,7 +167,7 @@ def files(path: Path):
 
 def content_of(factors):
     passes = [iteration.passes for iteration in factors.iterations]
-    assert passes == list(range(1, len(factors.loss) + 1))
+    assert np.allclose(np.diff(passes), 1)
     return factors.W.compute().tobytes(), factors.H.compute().tobytes(), factors.loss.tobytes()
 
 

@@ -133,11 +133,11 @@ def test_the_commands_work_on_an_address_and_show_no_secret(faces, bucket, crede
     shown = [
         nmf_batch("prep", faces, "--zarr", there, "--workers", 2),
         nmf_batch("plan", "--zarr", there, "-d", 3),
-        nmf_batch("run", "--zarr", there, "-d", 3, "--max-iter", 9, "--workers", 2),
+        nmf_batch("run", "--zarr", there, "-d", 3, "--max-iter", 9, "--tol", 0, "--polish", 1, "--workers", 2),
         nmf_batch("info", "--zarr", there, "--json"),
     ]
     assert [(s.returncode, s.stderr if s.returncode else "") for s in shown] == [(0, "")] * 4
-    assert json.loads(shown[-1].stdout)["nmf"]["d3"]["n_iter"] == 9
+    assert json.loads(shown[-1].stdout)["nmf"]["d3"]["n_iter"] == 9 + 1
     everything = "".join(s.stdout + s.stderr for s in shown).encode() + b"".join(objects(bucket).values())
     assert SECRET.encode() not in everything
 
