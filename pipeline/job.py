@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any, NamedTuple
 
-import numpy as np
 from threadpoolctl import threadpool_limits
 
 from data_prep import store
@@ -23,7 +22,7 @@ from pipeline.factors import Factors, named, newest
 from pipeline.loop import Stop, small_is_over, solve, stop_reason, trailing
 from pipeline.one_pass import BlockMatrix
 from pipeline.opening import check_reachable, open_blocks, remove_scratch
-from pipeline.plan import Plan, RefusedPlan, check_rank, make_plan
+from pipeline.plan import Plan, check_rank, make_plan
 from pipeline.provenance import plan_and_outcome, provenance, told_of_state
 from pipeline.publishing import Finished, Wide, publish_revision
 from pipeline.record import EXACT, Iteration, Recorder
@@ -65,8 +64,9 @@ def factorize(
 ) -> Result:
     """Factorize the matrix of a store and write W, H and the loss history back to it.
 
-    Runs on the active Dask client, or on threads of this process. A factorization of that name that was interrupted, or
-    stopped by a smaller budget, is continued to the bits it would have had; one that needs no more work is returned.
+    Runs on the active Dask client, or on threads of this process. A factorization of that name that was interrupted is
+    continued to the bits it would have had; so is one of `hals` or `mu` that a smaller budget stopped, while `sketch`
+    goes on from its W. One that needs no more work is returned.
 
     Parameters
     ----------
@@ -89,7 +89,7 @@ def factorize(
     lock_timeout_s
         How long to wait for another process that is at this factorization.
     **settings
-        Fields of `NMFConfig`: solver, init, seed, max_iter, tol, target_error.
+        Fields of `NMFConfig`: solver, init, seed, restarts, max_iter, max_passes, max_time, tol, target_error, …
 
     Raises
     ------
@@ -106,7 +106,7 @@ def factorize(
     matrix = store.open_matrix(path)
     check_rank(matrix, n_components)
     if start is not None:
-        _check_start(n_components, matrix, start)
+        starts.check(start, n_components, matrix)
     folder = named(matrix.path, name or f"d{n_components}")
     with only_writer(folder, lock_timeout_s) as still_ours:
         ways = Ways(fresh, memory_nbytes, start, on_iteration, checkpoint_every, still_ours)
@@ -283,14 +283,6 @@ def _where_it_stands(matrix: StoredMatrix, name: str, config: NMFConfig) -> tupl
     if previous.complete and _small_problem(matrix, config, previous) is not None:
         return previous, None
     return previous, stop_reason(previous.iterations, matrix.norm_squared, config)
-
-
-def _check_start(d: int, matrix: StoredMatrix, start: starts.Given) -> None:
-    m, n = matrix.shape
-    if start.W.shape != (m, d) or start.H.shape != (d, n):
-        raise RefusedPlan(f"the start has W {start.W.shape} and H {start.H.shape}, but must have {(m, d)} and {(d, n)}")
-    if not all(np.isfinite(X).all() and (X >= 0).all() for X in (start.W, start.H)):
-        raise RefusedPlan("the start has negative, NaN or infinite values, but W and H must be finite and 0 or more")
 
 
 def _check_same(previous: Factors, matrix: StoredMatrix, config: NMFConfig, name: str) -> None:

@@ -13,6 +13,7 @@ from pipeline.blocks import StoredBlocks
 from pipeline.config import NMFConfig
 from pipeline.factors import Factors
 from pipeline.kernels import Matrix, hals
+from pipeline.plan import RefusedPlan
 from pipeline.range_finder import Range, find_range
 from pipeline.solvers.state import Momentum, State
 
@@ -47,6 +48,15 @@ def continued_momentum(previous: Factors) -> Momentum:
     last = previous.attributes["momentum"]
     W_before = previous.read("W_before") if last["moving"] else None
     return Momentum(W_before=W_before, beta=last["beta"], limit=last["limit"], revivals=last["revivals"])
+
+
+def check(start: Given, d: int, matrix: StoredMatrix) -> None:
+    """Raise RefusedPlan where factors to start from have other shapes, or values that W and H cannot have."""
+    m, n = matrix.shape
+    if start.W.shape != (m, d) or start.H.shape != (d, n):
+        raise RefusedPlan(f"the start has W {start.W.shape} and H {start.H.shape}, but must have {(m, d)} and {(d, n)}")
+    if not all(np.isfinite(X).all() and (X >= 0).all() for X in (start.W, start.H)):
+        raise RefusedPlan("the start has negative, NaN or infinite values, but W and H must be finite and 0 or more")
 
 
 def given(start: Given, matrix: StoredMatrix, parts: Sequence[range]) -> State:
