@@ -61,7 +61,7 @@ class Choice:
 
     def nbytes(self, m: int, d: int, itemsize: int) -> int:
         """Bytes of the sample, of B, of three versions of H, and of what has a row a pixel, all in one process."""
-        wide, tall = (self.rank or 0) + 3 * d, 3 * self.range_rank + 5 * d
+        wide, tall = (self.rank or 0) + 3 * d, 8 * self.range_rank + 5 * d  # the sums of its pass are in float64
         columns = self.n_columns if self.kind == "all" else self.n_read
         return itemsize * m * columns + 4 * (wide * self.n_columns + tall * m)
 

@@ -57,6 +57,25 @@ def test_measured_is_at_most_planned_and_planned_at_most_1_5_of_measured(large, 
     assert measured <= planned <= 1.5 * measured
 
 
+SKETCH = """
+import sys
+from pipeline import factorize
+about = factorize(sys.argv[1], int(sys.argv[2]), max_iter=3, tol=0, polish=1, memory_nbytes=int(sys.argv[3]),
+                  fresh=True).factors.attributes
+print(about["sketch"]["whole"], about["outcome"]["driver_nbytes"], about["plan"]["worker_nbytes"])
+"""
+
+
+@pytest.mark.parametrize(("d", "memory_mib", "whole"), [(60, 350, False), (150, 600, True)])
+def test_a_sketch_of_a_sample_or_of_all_stays_within_its_plan(large, d, memory_mib, whole):
+    """Of 30,000 columns, 200 a component are fewer at d = 60; at d = 150 the sample is of too few and all are taken."""
+    command = [sys.executable, "-c", SKETCH, str(large), str(d), str(memory_mib * MEBI)]
+    shown = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True).stdout.split()
+    measured, planned = map(int, shown[1:])
+    assert shown[0] == str(whole)
+    assert measured <= planned <= memory_mib * MEBI
+
+
 def test_a_store_larger_than_the_address_space_allowed_is_factorized(large):
     """The process may map 1,500 MiB in all, of which libraries take most; all of A and its float32 would be 860."""
 
