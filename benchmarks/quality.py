@@ -28,6 +28,7 @@ from benchmarks.measure import run
 from data_prep import store
 from pipeline import factorize, open_factors
 
+ROWS_TOGETHER = 512
 Columns = NDArray[np.float32]
 """Aᵀ (n, m), C-contiguous."""
 
@@ -59,11 +60,13 @@ def ours(solver: str, at: Setting) -> Iterator[Point]:
 
 
 def error_of(X: Columns, H: NDArray[Any], W: NDArray[Any]) -> float:
-    """‖X − H W‖ / ‖X‖ from the products, in float64: H is (n, d), W (d, m)."""
-    squares = float(np.vdot(X, X))
-    inner = float(np.vdot((H.T @ X).astype(np.float64), W))
-    outer = float(np.vdot(H.T.astype(np.float64) @ H, W.astype(np.float64) @ W.T))
-    return float(np.sqrt(max(squares - 2 * inner + outer, 0) / squares))
+    """‖X − H W‖ / ‖X‖ from the differences, their squares summed in float64: H is (n, d), W (d, m)."""
+    missed = norm = 0.0
+    for first in range(0, len(X), ROWS_TOGETHER):
+        rows = slice(first, first + ROWS_TOGETHER)
+        missed += float(np.square(X[rows] - H[rows] @ W, dtype=np.float64).sum())
+        norm += float(np.square(X[rows], dtype=np.float64).sum())
+    return float(np.sqrt(missed / norm))
 
 
 def sklearn_nmf(solver: str, init: str, at: Setting) -> Iterator[Point]:
