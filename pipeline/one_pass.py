@@ -8,7 +8,7 @@ there are. H stays where it was computed.
 import functools
 import itertools
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -22,17 +22,23 @@ from pipeline.blocks import read_ahead
 from pipeline.kernels import Matrix, gram
 
 PANEL_ROWS, PANEL_VALUES = 512, 2**20
-COLUMNS_TOGETHER = 1024
 
 Improve = Callable[[Matrix, Matrix, Matrix | None], Matrix]
 """(WᵀW, WᵀA_j, H_j or None at a cold start) → a better H_j."""
 
-Ahead = tuple[Sequence[Any], float]
-"""(parts of the H before, β): the visit starts from H + β (H − H_before)."""
-
-
 Blocks = Iterable[NDArray[Any]]
 """Blocks of consecutive columns: a list in memory, or something that reads them when iterated."""
+
+
+class Also(NamedTuple):
+    """What a visit is asked for besides the sums that improve W."""
+
+    residual: bool = False
+    """To sum ‖A_j − W H_j‖² too, which costs a third product."""
+    gradient: bool = False
+    """To sum the squares of the projected gradient of H."""
+    ahead: tuple[Sequence[Any], float] | None = None
+    """To start from H + β (H − H_before), given the parts of H_before and β."""
 
 
 class Parts(list[Any]):
@@ -77,10 +83,7 @@ class BlockMatrix:
         W: Basis,
         H: Sequence[Any],
         improve: Improve,
-        *,
-        residual: bool = False,
-        gradient: bool = False,
-        ahead: Ahead | None = None,
+        also: Also = Also(),  # noqa: B008  # it is immutable
     ) -> tuple[Sequence[Any], Sums]:
         """Improve H given W in one pass, and return it with the sums that improve W.
 
@@ -92,12 +95,8 @@ class BlockMatrix:
             One item a partition: its blocks of H, each (d, c), or None where H starts cold.
         improve
             What is done to H_j, given WᵀW, WᵀA_j and H_j.
-        residual
-            Whether to sum ‖A_j − W H_j‖² too, which costs a third product.
-        gradient
-            Whether to sum the squares of the projected gradient of H.
-        ahead
-            Where to start from, if not from H.
+        also
+            What else is asked for.
 
         Returns
         -------
@@ -107,7 +106,7 @@ class BlockMatrix:
         self.on_visit()
         spill = self.spill(getattr(H, "since", None))
         graph: dict[str, Any] = {"W": (Basis, *W)}  # a task, so that a worker's lost copy is made again
-        how = Arithmetic(self.scale, residual, gradient)
+        how, ahead = Arithmetic(self.scale, also.residual, also.gradient), also.ahead
         for k, (A_k, H_k) in enumerate(zip(self.partitions, H, strict=True)):
             start = H_k if ahead is None else (extrapolated, H_k, ahead[0][k], ahead[1])
             graph[f"visit-{k}"] = (visit_partition, A_k, start, "W", improve, how)
@@ -177,24 +176,15 @@ def extrapolated(H: Blocks, before: Blocks, beta: float) -> list[Matrix]:
     return [np.maximum(H_j + np.float32(beta) * (H_j - H_before), 0) for H_j, H_before in pairs]
 
 
-def side_by_side(blocks: Blocks) -> list[Matrix]:
-    """Put blocks together that are narrow: to sweep over few columns takes as long as over a thousand."""
-    wide: list[list[NDArray[Any]]] = [[]]
-    for block in blocks:
-        if sum(one.shape[1] for one in wide[-1]) >= COLUMNS_TOGETHER:
-            wide.append([])
-        wide[-1].append(block)
-    return [np.concatenate(together, axis=1) if len(together) > 1 else together[0] for together in wide]
-
-
 def worst_of_partition(A: Blocks, H: Blocks, W: Matrix, count: int, scale: float) -> list[tuple[float, Matrix]]:
     """Squared residuals of the worst fitted columns of a partition, and what is missed of each (m,)."""
     one_blas_thread()
     worst: list[tuple[float, Matrix]] = []
-    for A_j, H_j in zip(read_ahead(A), H, strict=True):
-        missed = A_j * np.float32(scale) - aligned(W) @ aligned(H_j)
-        errors = np.square(missed, dtype=np.float64).sum(axis=0)
-        worst += [(float(errors[j]), missed[:, j].copy()) for j in np.argsort(-errors, kind="stable")[:count]]
+    for A_j, H_j in zip(read_ahead(A), map(aligned, H), strict=True):
+        errors = sum(np.square(part).sum(axis=0, dtype=np.float64) for part in residuals(A_j, aligned(W), H_j, scale))
+        chosen = np.argsort(-errors, kind="stable")[:count]
+        missed = A_j[:, chosen] * np.float32(scale) - aligned(W) @ H_j[:, chosen]
+        worst += [(float(errors[j]), image) for j, image in zip(chosen, missed.T, strict=True)]
         worst = sorted(worst, key=lambda one: -one[0])[:count]
     return worst
 
@@ -217,12 +207,14 @@ def back_project(A_j: NDArray[Any], H_j: Matrix, scale: float) -> Matrix:
 
 
 def squared_residual(A_j: NDArray[Any], W: Matrix, H_j: Matrix, scale: float) -> float:
-    """‖A_j − W H_j‖², by rows of A_j likewise; differences in float32, their squares summed in float64."""
-    total = 0.0
+    """‖A_j − W H_j‖²: differences in float32, their squares summed in float64."""
+    return sum(float(np.square(missed, dtype=np.float64).sum()) for missed in residuals(A_j, W, H_j, scale))
+
+
+def residuals(A_j: NDArray[Any], W: Matrix, H_j: Matrix, scale: float) -> Iterator[Matrix]:
+    """A_j − W H_j, by rows of A_j likewise."""
     for rows in panels(A_j):
-        missed = panel(A_j, rows) * np.float32(scale) - W[rows] @ H_j
-        total += float(np.square(missed, dtype=np.float64).sum())
-    return total
+        yield panel(A_j, rows) * np.float32(scale) - W[rows] @ H_j
 
 
 def panels(A_j: NDArray[Any]) -> list[slice]:

@@ -5,6 +5,7 @@ What is computed does not depend on any of it but `partitions`, which follows fr
 
 import itertools
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from data_prep.store import StoredMatrix
 from pipeline import engine
@@ -89,47 +90,67 @@ def make_plan(
         d is above min(m, n), or not even the work on single chunks fits; says how much would.
     """
     check_rank(matrix, d)
-    place = engine.place()
+    place, parts = engine.place(), partitions(matrix)
     budget = place.memory_nbytes if memory_nbytes is None else memory_nbytes
-    parts = partitions(matrix)
-    sketch = 0 if choice is None else choice.nbytes(matrix.shape[0], d, matrix.dtype.itemsize)
-    first = choice is not None and not choice.whole  # what is of the sample alone is over before A is opened
-    sketch_here = place.in_process or sketch <= H_SHARE * budget or first
-    driver = _driver_nbytes(matrix, d) + (sketch if sketch_here and not first else 0)
-    H_nbytes = 2 * 4 * d * -(-matrix.shape[1] // place.workers)  # before and after a pass
-    stores_H = H_nbytes > H_SHARE * budget
-    kept = threads_of(place, parts) * _H_of_a_partition(matrix, d, parts) if stores_H else H_nbytes
-    process = PROCESS_NBYTES if place.in_process else MEMBER_NBYTES
-    spread = 0 if sketch_here else -(-sketch // place.workers)
-    work = _work_nbytes(matrix, d, place, parts)
-    needed = process + kept + spread + work + (driver if place.in_process else 0)
-    alone = sketch + work + process if first and place.in_process else 0
-    if max(needed, alone) > budget:
-        needed = max(needed, alone)
-        raise RefusedPlan(
-            f"a worker with {place.threads} threads needs {_mib(needed)} for A of {matrix.shape[0]} rows at d = {d}, "
-            f"but may use {_mib(budget)}; give --memory {_mib(needed).replace(' ', '')} or more, or a smaller -d"
-            + (", or --solver hals, which needs no sketch" if sketch > H_SHARE * needed else "")
-        )
+    needs = _needs(matrix, d, place, budget, choice)
+    if max(needs.worker, needs.alone) > budget:
+        raise _refused(matrix, d, place, budget, needs)
     result = 4 * d * sum(matrix.shape)
-    scratch = 0 if place.in_process and not stores_H else 2 * 4 * d * matrix.shape[1]
+    scratch = 0 if place.in_process and not needs.stores_H else 2 * 4 * d * matrix.shape[1]
     _check_disk(matrix, result + scratch)
     largest = max(len(part) for part in parts) * _chunk_nbytes(matrix)
     spare = 0 if place.in_process else 1  # a cached partition that Dask hands to an idle worker is there twice
-    n_cached = min(len(parts), place.workers * max(0, (budget - needed) // largest - spare))
+    n_cached = min(len(parts), place.workers * max(0, (budget - needs.worker) // largest - spare))
     cached = (-(-n_cached // place.workers) + (spare if n_cached else 0)) * largest
+    worker = max(needs.worker + min(cached, matrix.nbytes), needs.alone)
     return Plan(
         partitions=parts,
         n_cached=n_cached,
         memory_nbytes=budget,
-        worker_nbytes=max(needed + min(cached, matrix.nbytes), alone),
-        driver_nbytes=max(needed + min(cached, matrix.nbytes), alone)
-        if place.in_process
-        else MEMBER_NBYTES + max(driver, sketch if first else 0),
-        stores_H=stores_H,
-        sketch_here=sketch_here,
+        worker_nbytes=worker,
+        driver_nbytes=worker if place.in_process else needs.driver,
+        stores_H=needs.stores_H,
+        sketch_here=needs.sketch_here,
         passes=passes,
         disk_nbytes=2 * result + scratch,
+    )
+
+
+class _Needs(NamedTuple):
+    """Bytes that cannot be done without, and what follows from them."""
+
+    worker: int
+    """For passes over A of which nothing is kept."""
+    driver: int
+    alone: int
+    """For what is of the sample alone, which is over before A is opened."""
+    sketch: int
+    stores_H: bool
+    sketch_here: bool
+
+
+def _needs(matrix: StoredMatrix, d: int, place: Place, budget: int, choice: Choice | None) -> _Needs:
+    (m, n), parts = matrix.shape, partitions(matrix)
+    sketch = 0 if choice is None else choice.nbytes(m, d, matrix.dtype.itemsize)
+    of_sample = choice is not None and not choice.whole
+    here = place.in_process or of_sample or sketch <= H_SHARE * budget
+    driver = _driver_nbytes(matrix, d) + (sketch if here and not of_sample else 0)
+    H_nbytes = 2 * 4 * d * -(-n // place.workers)  # before and after a pass
+    stores_H = H_nbytes > H_SHARE * budget
+    kept = threads_of(place, parts) * _H_of_a_partition(matrix, d, parts) if stores_H else H_nbytes
+    fixed = (PROCESS_NBYTES if place.in_process else MEMBER_NBYTES) + _work_nbytes(matrix, d, place, parts)
+    worker = fixed + kept + (driver if place.in_process else 0 if here else -(-sketch // place.workers))
+    alone = fixed + sketch if of_sample and place.in_process else 0
+    at_driver = MEMBER_NBYTES + max(driver, sketch if of_sample else 0)
+    return _Needs(worker, at_driver, alone, sketch, stores_H, here)
+
+
+def _refused(matrix: StoredMatrix, d: int, place: Place, budget: int, needs: _Needs) -> RefusedPlan:
+    needed = max(needs.worker, needs.alone)
+    return RefusedPlan(
+        f"a worker with {place.threads} threads needs {_mib(needed)} for A of {matrix.shape[0]} rows at d = {d}, "
+        f"but may use {_mib(budget)}; give --memory {_mib(needed).replace(' ', '')} or more, or a smaller -d"
+        + (", or --solver hals, which needs no sketch" if needs.sketch > H_SHARE * needed else "")
     )
 
 

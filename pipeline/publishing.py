@@ -135,15 +135,9 @@ def _write(revision: Folder, finished: Finished) -> dict[str, dict[str, str]]:
     for name, values in finished.tall.items():
         m, d = values.shape
         together = max(1, min(d, W_CHUNK_NBYTES // (4 * m)))
-        array = store.create_array(
-            revision,
-            name,
-            shape=(m, d),
-            chunks=(m, together),
-            dtype=np.float32,
-            dimension_names=("pixel", "component"),
-        )
-        array[...] = values
+        store.create_array(
+            revision, name, shape=(m, d), chunks=(m, together), dtype=np.float32, dimension_names=("pixel", "component")
+        )[...] = values
     known = {}
     for name, wide in finished.wide.items():
         create_wide(revision, name, wide.rows, wide.n, wide.chunk)

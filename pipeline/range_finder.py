@@ -13,16 +13,16 @@ from numpy.typing import NDArray
 
 from pipeline import engine
 from pipeline.basis import Basis, Sums, by_pixels
+from pipeline.blocks import side_by_side
 from pipeline.kernels import Matrix
 from pipeline.one_pass import (
-    Ahead,
+    Also,
     BlockMatrix,
     Improve,
     aligned,
     back_project,
     one_blas_thread,
     project,
-    side_by_side,
 )
 
 ROUNDING = 1e-10
@@ -61,15 +61,12 @@ class Compressed:
         W: Basis,
         H: Sequence[Any],
         improve: Improve,
-        *,
-        residual: bool = False,
-        gradient: bool = False,
-        ahead: Ahead | None = None,
+        also: Also = Also(),  # noqa: B008  # it is immutable
     ) -> tuple[Sequence[Any], Sums]:
         """Improve H given W; see `BlockMatrix.visit`."""
         QtW = transposed_product(self.Q, W.W)
         inner = Basis(QtW, W.WtW)
-        H_new, sums = self.B.visit(inner, H, improve, residual=residual, gradient=gradient, ahead=ahead)
+        H_new, sums = self.B.visit(inner, H, improve, also)
         AHt = product(self.Q, sums.AHt.astype(np.float32))
         if sums.residual is None:
             return H_new, sums._replace(AHt=AHt)

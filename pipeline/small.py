@@ -14,11 +14,11 @@ import numpy as np
 from data_prep.sample import read_sample
 from data_prep.store import StoredMatrix
 from pipeline import engine
-from pipeline.blocks import StoredBlocks
+from pipeline.blocks import StoredBlocks, side_by_side
 from pipeline.config import NMFConfig
 from pipeline.factors import Factors
 from pipeline.kernels import Matrix, gram
-from pipeline.one_pass import BlockMatrix, side_by_side
+from pipeline.one_pass import BlockMatrix
 from pipeline.plan import Plan
 from pipeline.range_finder import Compressed, find_range, sketch
 from pipeline.record import Recorder

@@ -17,7 +17,7 @@ from pipeline.basis import Basis, basis_of
 from pipeline.checkpoints import Every
 from pipeline.config import NMFConfig
 from pipeline.kernels import gram
-from pipeline.one_pass import BlockMatrix
+from pipeline.one_pass import Also, BlockMatrix
 from pipeline.range_finder import Compressed, find_range, sketch
 from pipeline.sketching import choose
 from pipeline.small import ordered
@@ -85,7 +85,7 @@ class TestRange:
         W, H = rng.random((80, 3), dtype=np.float32), rng.random((3, 300), dtype=np.float32)
         parts = [[H[:, j : j + 100].copy()] for j in (0, 100, 200)]
         compressed = Compressed(Q=Q, B=blocks_of(B), missed=2.0)
-        H_new, sums = compressed.visit(basis_of(W), parts, lambda WtW, WtA, H: np.abs(WtA), residual=True)
+        H_new, sums = compressed.visit(basis_of(W), parts, lambda WtW, WtA, H: np.abs(WtA), Also(residual=True))
         H_new = np.concatenate([b for part in H_new for b in part], 1)
         np.testing.assert_allclose(H_new, np.abs(W.T @ Q @ B), rtol=1e-3, atol=1e-4)
         np.testing.assert_allclose(sums.AHt, Q @ B @ H_new.T, rtol=1e-3, atol=1e-2)
@@ -180,7 +180,7 @@ class TestSteps:
         W, H = rng.random((M, D), dtype=np.float32), rng.random((D, N), dtype=np.float32)
         W[W < 0.3], H[H < 0.3] = 0, 0
         A = blocks_of(noisy, (N,))
-        _, sums = A.visit(basis_of(W), [[H]], keep, gradient=True)
+        _, sums = A.visit(basis_of(W), [[H]], keep, Also(gradient=True))
         from pipeline.basis import projected_gradient
 
         lengths = np.linalg.norm(W, axis=0)

@@ -1,6 +1,7 @@
 """nmf-batch info: what is in a store."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -48,6 +49,20 @@ def compression_ratio(m: int, n: int, d: int) -> float:
     return m * n / (d * (m + n))
 
 
+def how_good(about: Mapping[str, Any]) -> list[str]:
+    """Say what there is to compare a result with, a sentence an entry."""
+    d, bound, gradient = about["parameters"]["n_components"], about.get("svd_bound"), about["projected_gradient"]
+    said = []
+    if bound is not None:
+        said.append(f"no rank-{d} factorization with any signs goes below about {bound:.3f}")
+    if gradient is not None:
+        said.append(f"projected gradient {gradient:.1e} of that at zero")
+    errors = about.get("sketch", {}).get("errors", [])
+    if len(errors) > 1:
+        said.append(f"{len(errors)} starts ended between {min(errors):.4f} and {max(errors):.4f}")
+    return [f"    {'; '.join(said)}"] if said else []
+
+
 def _matrix_summary(matrix: StoredMatrix) -> dict[str, Any]:
     m, n = matrix.shape
     return {
@@ -91,7 +106,7 @@ def _text(factors: Factors) -> str:
         f"  {factors.path.parent.name}: d = {parameters['n_components']}, {parameters['solver']}, "
         f"relative error {about['relative_error']:.4f} after {about['n_iter']} iterations "
         f"({about['passes']:.3g} passes, {about['seconds']:.1f} s), {about['ended']}",
-        *(f"  {said}" for said in options.how_good(about)),
+        *(f"  {said}" for said in how_good(about)),
         f"      W and H hold 1 number for every {ratio:.1f} of A. {Stop[about['stop']]}",
     ]
     if ratio < 1:

@@ -1,9 +1,8 @@
-"""Options that several commands share, each named once, and how values are written."""
+"""Options that several commands share, each named once."""
 
 import os
-import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import MISSING, fields
 from functools import wraps
@@ -12,11 +11,10 @@ from typing import Any, NamedTuple
 
 import click
 import yaml
-from dask.utils import parse_bytes, parse_timedelta
 
 from cluster.connect import connect, version_mismatches
-from data_prep.folders import Folder, folder
-from pipeline.checkpoints import Every
+from data_prep.folders import Folder
+from pipeline.commands import values
 from pipeline.config import INITS, SOLVERS, NMFConfig
 from pipeline.factors import named
 
@@ -25,57 +23,15 @@ CONTEXT = {"auto_envvar_prefix": "NMF_BATCH", "show_default": True}
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
-class StoreFolder(click.ParamType[Folder]):
-    """Where a store is: a path, or an address."""
-
-    name = "path|address"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Folder:
-        """Refuse addresses that hold more than a place."""
-        try:
-            return folder(value)
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
-
-
-class Memory(click.ParamType[int]):
-    """An amount of memory: 2GiB, 500MB."""
-
-    name = "size"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Parse a number with a unit."""
-        try:
-            return int(parse_bytes(str(value)))
-        except ValueError:
-            self.fail(f"{value!r} is not a size; write 2GiB or 500MB", param, ctx)
-
-
-class Duration(click.ParamType[float]):
-    """A time: 30s, 5min."""
-
-    name = "duration"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Parse a number with a unit, to seconds."""
-        try:
-            seconds = float(parse_timedelta(re.sub(r"min$", "m", str(value).strip())))
-        except (ValueError, KeyError):
-            self.fail(f"{value!r} is not a duration; write 30s or 5min", param, ctx)
-        if not seconds >= 0:
-            self.fail(f"{value} is negative; write 30s or 5min", param, ctx)
-        return seconds
-
-
 memory: Decorator = click.option(
     "--memory",
-    type=Memory(),
+    type=values.Memory(),
     help="What a worker may use, without a cluster this process; 60% of what it has unless given.",
 )
 zarr: Decorator = click.option(
     "--zarr",
     "path",
-    type=StoreFolder(),
+    type=values.StoreFolder(),
     required=True,
     envvar="NMF_BATCH_ZARR",
     show_default=False,
@@ -122,7 +78,7 @@ REQUEST: tuple[Decorator, ...] = (
         help="Iterations at most, on the sketch and on A each, earlier runs included.",
     ),
     click.option("--max-passes", type=float, help="Visits of A at most, those that make the sketch included."),
-    click.option("--max-time", type=Duration(), help="No iteration begins after so long: 30s, 5min."),
+    click.option("--max-time", type=values.Duration(), help="No iteration begins after so long: 30s, 5min."),
     click.option(
         "--tol",
         type=float,
@@ -209,55 +165,6 @@ def _with(these: Sequence[Decorator], command: Callable[..., Any]) -> Callable[.
     return command
 
 
-class CheckpointEvery(click.ParamType[Every]):
-    """A time, or a number of iterations: 5min, 50it."""
-
-    name = "duration|iterations"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Every:
-        """Parse."""
-        if isinstance(value, Every):
-            return value
-        count = str(value).strip().removesuffix("it")
-        if count != str(value).strip():
-            if not count.isdecimal() or int(count) < 1:
-                self.fail(f"{value!r} is not a number of iterations; write 50it", param, ctx)
-            return Every(iterations=int(count))
-        return Every(seconds=Duration().convert(value, param, ctx))
-
-
-class Share(click.ParamType[float]):
-    """A share of a whole: 0.1% or 0.001."""
-
-    name = "share"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Parse, and refuse what is not between 0 and 1."""
-        text = str(value).strip()
-        try:
-            share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
-        except ValueError:
-            self.fail(f"{value!r} is not a share; write 0.1% or 0.001", param, ctx)
-        if not 0 <= share <= 1:
-            self.fail(f"{value} is not between 0% and 100%", param, ctx)
-        return share
-
-
-class Size(click.ParamType[tuple[int, int]]):
-    """The size of images: HEIGHTxWIDTH."""
-
-    name = "HxW"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
-        """Parse two whole numbers."""
-        if isinstance(value, tuple):
-            return value
-        height, _, width = str(value).lower().partition("x")
-        if not (height.isdecimal() and width.isdecimal()):
-            self.fail(f"{value!r} is not a size; write height x width as 48x40", param, ctx)
-        return int(height), int(width)
-
-
 @contextmanager
 def as_usage_error() -> Iterator[None]:
     """Report the ValueError of a settings class as a mistake in the options, exit code 2."""
@@ -282,20 +189,6 @@ def nbytes(count: float) -> str:
             return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1024
     return f"{count:.1f} TiB"
-
-
-def how_good(about: Mapping[str, Any]) -> list[str]:
-    """Say what there is to compare a result with, a sentence an entry."""
-    d, bound, gradient = about["parameters"]["n_components"], about.get("svd_bound"), about["projected_gradient"]
-    said = []
-    if bound is not None:
-        said.append(f"no rank-{d} factorization with any signs goes below about {bound:.3f}")
-    if gradient is not None:
-        said.append(f"projected gradient {gradient:.1e} of that at zero")
-    errors = about.get("sketch", {}).get("errors", [])
-    if len(errors) > 1:
-        said.append(f"{len(errors)} starts ended between {min(errors):.4f} and {max(errors):.4f}")
-    return [f"    {'; '.join(said)}"] if said else []
 
 
 @contextmanager

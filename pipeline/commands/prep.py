@@ -20,7 +20,7 @@ from data_prep.decode import Decoding
 from data_prep.folders import Folder
 from data_prep.images import MAX_SKIP, Options, Prepared, prepare
 from data_prep.store import CODECS
-from pipeline.commands import options, progress
+from pipeline.commands import options, progress, values
 from pipeline.commands.signals import safe_point
 
 SHOWN = 10
@@ -35,11 +35,9 @@ SHOWN = 10
     help="Gray, colour, or colour with transparency; what the first image has unless given.",
 )
 @click.option("--scale", type=float, help="Factor of both sides, rounded down: 178 × 218 at 0.4 becomes 71 × 87.")
-@click.option("--size", type=options.Size(), help="Resize every image to this height and width.")
+@click.option("--size", type=values.Size(), help="Resize every image to this height and width.")
 @click.option("--limit", type=click.IntRange(min=1), help="Take the first so many images only.")
-@click.option(
-    "--max-skip", type=options.Share(), default=MAX_SKIP, help="Share of images that may be unreadable: 0.1%."
-)
+@click.option("--max-skip", type=values.Share(), default=MAX_SKIP, help="Share of images that may be unreadable: 0.1%.")
 @click.option(
     "--codec", type=click.Choice(list(CODECS)), default="none", help="Compress A, for slow or metered storage."
 )

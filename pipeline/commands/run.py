@@ -8,7 +8,8 @@ import click
 
 from data_prep.folders import Folder
 from pipeline.checkpoints import Every
-from pipeline.commands import options, progress
+from pipeline.commands import options, progress, values
+from pipeline.commands.info import how_good
 from pipeline.commands.signals import safe_point
 from pipeline.job import Result, factorize
 from pipeline.loop import trailing
@@ -19,15 +20,15 @@ from pipeline.record import Iteration
 @options.request
 @click.option(
     "--checkpoint-every",
-    type=options.CheckpointEvery(),
+    type=values.CheckpointEvery(),
     default="5min",
     help="How often the state is stored for an interrupted run to go on from: 5min or 50it.",
 )
 @click.option(
-    "--grace", type=options.Duration(), default="25s", help="After a signal: time to end the iteration and store it."
+    "--grace", type=values.Duration(), default="25s", help="After a signal: time to end the iteration and store it."
 )
 @click.option(
-    "--lock-timeout", type=options.Duration(), default="0s", help="How long to wait for another run of the same."
+    "--lock-timeout", type=values.Duration(), default="0s", help="How long to wait for another run of the same."
 )
 @options.place
 @options.as_json
@@ -98,6 +99,6 @@ def _text(result: Result, path: Folder) -> str:
     lines = [
         f"{path}/nmf/{name}: {did}; relative error {attributes['relative_error']:.4f} after {attributes['n_iter']} "
         f"iterations, {attributes['passes']:.3g} passes, {attributes['seconds']:.1f} s. {result.stop}",
-        *options.how_good(attributes),
+        *how_good(attributes),
     ]
     return "\n".join(lines)

@@ -10,6 +10,7 @@ import numpy as np
 from pipeline import basis
 from pipeline.basis import Sums
 from pipeline.kernels import Matrix, cold_start, hals
+from pipeline.one_pass import Also
 from pipeline.solvers.state import Matrixlike, State
 
 COLD_SWEEPS = 16
@@ -44,14 +45,12 @@ class HALS:
         """Make an iteration, or find that it is not to be taken."""
         start, momentum = state.momentum.ahead(state.W), state.momentum
         residual = state.fits_well(A.norm_squared)
-        H, sums = A.visit(
-            start,
-            state.H,
-            partial(improve, sweeps=self.sweeps),
+        also = Also(
             residual=residual,
-            gradient=not self.extrapolates_H,
+            gradient=not self.extrapolates_H,  # that of a small problem is nobody's
             ahead=None if momentum.H_before is None else (momentum.H_before, momentum.beta),
         )
+        H, sums = A.visit(start, state.H, partial(improve, sweeps=self.sweeps), also)
         W, inner = basis.improve(start, sums, partial(improve_W, sweeps=self.sweeps))
         loss = basis.squared_error(A.norm_squared, start, W, sums, inner)
         comparable = residual == state.from_residual and momentum.W_before is not None

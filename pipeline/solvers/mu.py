@@ -6,6 +6,7 @@ import numpy as np
 
 from pipeline import basis
 from pipeline.kernels import Matrix, cold_start, mu
+from pipeline.one_pass import Also
 from pipeline.solvers.state import Matrixlike, State
 
 
@@ -16,7 +17,7 @@ class MU:
     def step(self, A: Matrixlike, state: State) -> State:
         """Update H in the pass, then W from its sums."""
         residual = state.fits_well(A.norm_squared)
-        H, sums = A.visit(state.W, state.H, improve, residual=residual, gradient=True)
+        H, sums = A.visit(state.W, state.H, improve, Also(residual=residual, gradient=True))
         W, inner = basis.improve(state.W, sums, mu)
         return State(
             W=W,

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Protocol
 
 from pipeline.basis import Basis, Sums, ahead_of
 from pipeline.kernels import Matrix
-from pipeline.one_pass import Ahead, Improve
+from pipeline.one_pass import Also, Improve
 
 WELL = 5e-3
 GROWTH, LIMIT_GROWTH, SHRINKAGE = 1.05, 1.01, 1.5
@@ -81,10 +81,7 @@ class Matrixlike(Protocol):
         W: Basis,
         H: Sequence[Any],
         improve: Improve,
-        *,
-        residual: bool = False,
-        gradient: bool = False,
-        ahead: Ahead | None = None,
+        also: Also = Also(),  # noqa: B008  # it is immutable
     ) -> tuple[Sequence[Any], Sums]:
         """Improve H given W, and return it with the sums that improve W; see `BlockMatrix.visit`."""
         ...
