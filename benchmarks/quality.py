@@ -49,6 +49,9 @@ class Setting(NamedTuple):
     d: int
     seed: int
     limit_s: float
+    max_iter: int
+    """Of scikit-learn's NMF, which starts from `init`."""
+    init: str
 
 
 def ours(solver: str, at: Setting) -> Iterator[Point]:
@@ -69,14 +72,14 @@ def error_of(X: Columns, H: NDArray[Any], W: NDArray[Any]) -> float:
     return float(np.sqrt(missed / norm))
 
 
-def sklearn_nmf(solver: str, init: str, at: Setting) -> Iterator[Point]:
+def sklearn_nmf(solver: str, at: Setting) -> Iterator[Point]:
     """scikit-learn's NMF, a few iterations at a time, each from where the last ones ended."""
     from sklearn.decomposition import NMF
 
     done, seconds, some = 0, 0.0, 5
     H, W = None, None
-    while seconds < at.limit_s and done < 2000:
-        how = {"init": init} if H is None else {"init": "custom"}
+    while seconds < at.limit_s and done < at.max_iter:
+        how = {"init": at.init} if H is None else {"init": "custom"}
         model = NMF(at.d, solver=solver, max_iter=some, tol=0, random_state=at.seed, **how)
         began = time.perf_counter()
         H = model.fit_transform(at.X, W=H, H=W)
@@ -131,8 +134,8 @@ METHODS: Mapping[str, Callable[[Setting], Iterator[Point]]] = {
     "nmf-batch sketch": lambda at: ours("sketch", at),
     "nmf-batch hals": lambda at: ours("hals", at),
     "nmf-batch mu": lambda at: ours("mu", at),
-    "scikit-learn cd": lambda at: sklearn_nmf("cd", "nndsvda", at),
-    "scikit-learn mu": lambda at: sklearn_nmf("mu", "nndsvda", at),
+    "scikit-learn cd": lambda at: sklearn_nmf("cd", at),
+    "scikit-learn mu": lambda at: sklearn_nmf("mu", at),
     "scikit-learn MiniBatchNMF": sklearn_minibatch,
     "gensim Nmf": gensim_nmf,
 }
@@ -195,9 +198,11 @@ def draw(curves: Mapping[str, list[Point]], title: str, path: Path) -> None:
 @click.option("-d", "d", type=int, default=49, show_default=True)
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--seconds", "limit_s", type=float, default=90.0, show_default=True, help="For each method.")
+@click.option("--max-iter", type=int, default=2000, show_default=True, help="Of scikit-learn's NMF.")
+@click.option("--init", default="nndsvda", show_default=True, help="Of scikit-learn's NMF.")
 @click.option("--methods", default=",".join(METHODS), show_default=False, help="Some of them, with commas.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Two files: OUT.png and OUT.md.")
-def main(path: Path, d: int, seed: int, limit_s: float, methods: str, out: Path) -> None:
+def main(path: Path, d: int, seed: int, limit_s: float, max_iter: int, init: str, methods: str, out: Path) -> None:
     warnings.simplefilter("ignore")  # that iterations ended before convergence is what is asked for
     matrix = store.open_matrix(path)
     A = np.asarray(store.open_array(path, "A")[...], np.float32)
@@ -205,7 +210,7 @@ def main(path: Path, d: int, seed: int, limit_s: float, methods: str, out: Path)
     with tempfile.TemporaryDirectory() as scratch:
         copy = Path(scratch) / "copy.zarr"
         shutil.copytree(path, copy, ignore=shutil.ignore_patterns("nmf"))
-        at = Setting(copy, X, d, seed, limit_s)
+        at = Setting(copy, X, d, seed, limit_s, max_iter, init)
         curves: dict[str, list[Point]] = {}
         for name in methods.split(","):
             curves[name] = list(METHODS[name](at))
