@@ -7,33 +7,42 @@ reads its columns from A.
 
 import hashlib
 import json
-from collections import defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
-from itertools import islice
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from data_prep import store
-from data_prep.chunks import encode_chunk, put_chunk, resize
+from data_prep.chunks import encode_chunk, put_chunk
 from data_prep.columns import (
     RECORDS,
     ChunkResult,
+    How,
     Progress,
     attempt_of,
     check_room,
     check_share,
     chunks_of,
+    recorded_rows,
+    sum_of_pixels,
     write_chunks,
 )
 from data_prep.decode import stored_decoding
 from data_prep.folders import HALF, Folder
+from data_prep.listing import digest, printable
 from data_prep.lock import HeldError, only_writer
+from data_prep.manifest import read_skipped, rendered, rendered_passed
+from data_prep.places import Passed
 from data_prep.sample import write_sample
-from data_prep.sources import SourceFile, digest, printable
+from data_prep.sources import Listing
 from data_prep.store import StoredMatrix
+from data_prep.sums import append_sums
+from data_prep.tails import resize_array, write_tail
+
+if TYPE_CHECKING:
+    from data_prep.images import Options
 
 
 class Tasks(NamedTuple):
@@ -43,44 +52,17 @@ class Tasks(NamedTuple):
     on_progress: Callable[[Progress], None]
 
 
-def since(
-    matrix: StoredMatrix, appends: Sequence[tuple[int, str]], files: Sequence[SourceFile]
-) -> tuple[list[SourceFile], bool]:
-    """Files that are not in a store yet, and whether any that is in it is missing now or has changed.
-
-    Parameters
-    ----------
-    matrix
-        The stored matrix.
-    appends
-        For each time that files were added how many they were, and the digest of their names and versions.
-    files
-        What the sources hold now, in order.
-    """
-    given: dict[str, deque[int]] = defaultdict(deque)
-    for position, file in enumerate(files):
-        given[printable(file.name)].append(position)
-    names = iter(store.read_array(matrix.path, "image", matrix.shape[1]))
-    taken: set[int] = set()
-    for count, expected in appends:
-        found = [given[name].popleft() for name in islice(names, count) if given[name]]
-        taken |= set(found)
-        if digest([files[position] for position in found]) != expected:
-            return [], True
-    return [file for position, file in enumerate(files) if position not in taken], False
-
-
-def append(matrix: StoredMatrix, files: Sequence[SourceFile], max_skip: float, tasks: Tasks) -> Mapping[str, Any]:
+def append(matrix: StoredMatrix, listing: Listing, options: "Options", tasks: Tasks) -> Mapping[str, Any]:
     """Append images to a complete store; returns its attributes.
 
     Parameters
     ----------
     matrix
         As it was opened to find out what is new.
-    files
-        The new ones, in order; none where only an interrupted append is to be ended.
-    max_skip
-        Share of them that may be unreadable.
+    listing
+        The new ones, in order, none where only an interrupted append is to be ended; and files that get no column.
+    options
+        What is asked for; it has been compared with what the store was made with.
     tasks
         What runs the tasks.
 
@@ -97,12 +79,12 @@ def append(matrix: StoredMatrix, files: Sequence[SourceFile], max_skip: float, t
         if attributes.get("fingerprint") != matrix.fingerprint:
             raise HeldError(f"another process has appended to {path} meanwhile; run the same command again")
         at_hand = {} if attributes.get("sampling") else _stored_sample(path)
-        if files:
-            results = _write_columns(matrix, files, tasks)
-            unreadable = [list(broken) for result in results for broken in result.unreadable]
-            check_share(unreadable, len(files), max_skip, path)
-            attributes = {**attributes, **_lengthen(matrix, files, results)}
-            attributes["unreadable"] = [*attributes["unreadable"], *unreadable]
+        if listing.files:
+            results = _write_columns(matrix, listing, options, tasks)
+            broken = sum(int((~result.ok).sum()) for result in results)
+            first = (one for result in results for one in result.unreadable)
+            check_share(broken, len(listing.files), options.max_skip, path, first)
+            attributes = {**attributes, **_lengthen(matrix, listing, results)}
             still_ours()
             store.switch(path, attributes, version)
             version = store.attributes_and_version(path)[1]
@@ -122,69 +104,67 @@ def take_back(matrix: StoredMatrix) -> None:
         if n % c:
             columns = store.read_chunk(A, 0, n // c, checksum=last, n=n)
             put_chunk(A, (0, n // c), encode_chunk(A, (0, n // c), columns))
-        _resize(path, "A", n)
-        _write_tail(path, "image", n, np.array([], np.dtypes.StringDType()))
-        _write_tail(path, "ok", n, np.array([], np.bool_))
-        _write_tail(path, "checksum", matrix.n_chunks - 1, np.array([last], np.uint32))
+        resize_array(path, "A", n)
+        for name in ("image", "ok", "norm", "manifest"):
+            write_tail(path, name, n, n, ())
+        write_tail(path, "skipped", n_skipped(matrix), n_skipped(matrix), ())
+        resize_array(path, "pixel_sum", len(matrix.attributes["prep"]["appends"]))
+        write_tail(path, "checksum", matrix.n_chunks - 1, matrix.n_chunks, [np.array([last], np.uint32)])
         (path / RECORDS).remove()
 
 
-def _write_columns(matrix: StoredMatrix, files: Sequence[SourceFile], tasks: Tasks) -> list[ChunkResult]:
+def n_skipped(matrix: StoredMatrix) -> int:
+    """Length of the list of files that got no column."""
+    return int(json.loads(matrix.attributes["digests"]["skipped"]["metadata"])["shape"][0])
+
+
+def _write_columns(matrix: StoredMatrix, listing: Listing, options: "Options", tasks: Tasks) -> list[ChunkResult]:
     """Make A longer, and write the chunks that have new columns."""
-    path = matrix.path
+    path, files = matrix.path, listing.files
     check_room(path, matrix.shape[0] * len(files) if matrix.attributes["prep"]["codec"] == "none" else 0)
     attempt = hashlib.sha256(json.dumps([matrix.fingerprint, digest(files)]).encode()).hexdigest()
     if attempt_of(path) != attempt:
         (path / RECORDS).remove()
         (path / RECORDS).make()
         (path / RECORDS).replace("attempt", attempt.encode())
-    _resize(path, "A", matrix.shape[1] + len(files))
+    resize_array(path, "A", matrix.shape[1] + len(files))
     height, width, channels = matrix.attributes["image_shape"]
-    chunks = chunks_of(path, files, stored_decoding(matrix.attributes), (height, width, channels), matrix)
-    return write_chunks(chunks, tasks.executor, tasks.on_progress)
+    how = How(stored_decoding(matrix.attributes), (height, width, channels), options.time_limit_s)
+    return write_chunks(chunks_of(path, files, how, matrix), len(files), tasks.executor, tasks.on_progress)
 
 
-def _lengthen(matrix: StoredMatrix, files: Sequence[SourceFile], results: Sequence[ChunkResult]) -> dict[str, Any]:
+def _lengthen(matrix: StoredMatrix, listing: Listing, results: Sequence[ChunkResult]) -> dict[str, Any]:
     """Write what belongs to the new columns behind what is there; returns attributes for the publication."""
     path, attributes, (_, n), c = matrix.path, matrix.attributes, matrix.shape, matrix.chunk_images
-    ok = np.concatenate([result.ok for result in results])
+    files, ok = listing.files, np.concatenate([result.ok for result in results])
     old, changed = store.read_checksums(matrix)[: n // c], [result.checksum for result in results]
-    names = np.array([printable(file.name) for file in files], np.dtypes.StringDType())
-    _write_tail(path, "image", n, names)
-    _write_tail(path, "ok", n, ok)
-    _write_tail(path, "checksum", n // c, np.array(changed, np.uint32))
-    squares = attributes["sum_of_squares"] + sum(result.sum_of_squares for result in results)
+    names = np.array([printable(name) for name in files.names], np.dtypes.StringDType())
+    squares = np.concatenate([result.squares for result in results])
+    length = n + len(files)
+    write_tail(path, "image", n, length, [names])
+    write_tail(path, "ok", n, length, [ok])
+    write_tail(path, "norm", n, length, [np.sqrt(squares) / 255])
+    write_tail(path, "manifest", n, length, map(rendered, recorded_rows(path, results)))
+    passed = _not_listed_yet(matrix, listing.passed)
+    write_tail(path, "skipped", n_skipped(matrix), n_skipped(matrix) + len(passed), [rendered_passed(passed)])
+    write_tail(path, "checksum", n // c, n // c + len(changed), [np.array(changed, np.uint32)])
+    total = attributes["sum_of_squares"] + int(squares.sum())
+    append_sums(path, len(attributes["prep"]["appends"]), sum_of_pixels(results))
     about = store.complete(
         path,
         "images",
         checksums=np.concatenate([old, np.array(changed, np.uint32)]),
         ok=store.read_array(path, "ok"),
-        norm_squared=squares / 255**2,
+        norm_squared=total / 255**2,
         arrays=list(attributes["digests"]),
     )
-    appends = [*attributes["prep"]["appends"], [len(files), digest(files)]]
-    prep = {**attributes["prep"], "appends": appends}
-    return {**about, "sum_of_squares": squares, "prep": prep, "sampling": True}
+    prep = {**attributes["prep"], "appends": [*attributes["prep"]["appends"], len(files)]}
+    return {**about, "sum_of_squares": total, "prep": prep, "sampling": True}
 
 
-def _resize(path: Folder, name: str, length: int) -> None:
-    array = store.open_array(path, name, mode="r+")
-    if array.shape[-1] != length:
-        resize(path / name, array, length)
-
-
-def _write_tail(path: Folder, name: str, first: int, values: NDArray[Any]) -> None:
-    """Write values behind the first so many of an array, which becomes just as long; chunks are replaced whole."""
-    array = store.open_array(path, name)
-    c = array.chunks[0]
-    if first % c:
-        values = np.concatenate([store.read_chunk(array, first // c)[: first % c], values])
-    start = first - first % c
-    _resize(path, name, start + len(values))
-    array = store.open_array(path, name, mode="r+")
-    for offset in range(0, len(values), c):
-        index = ((start + offset) // c,)
-        put_chunk(array, index, encode_chunk(array, index, values[offset : offset + c]))
+def _not_listed_yet(matrix: StoredMatrix, passed: Sequence[Passed]) -> list[Passed]:
+    known = {(one["file"], one["source"]) for one in read_skipped(matrix.path, n_skipped(matrix))}
+    return [one for one in passed if (printable(one.name), one.source) not in known]
 
 
 def _stored_sample(path: Folder) -> dict[int, NDArray[Any]]:

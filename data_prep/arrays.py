@@ -11,10 +11,10 @@ ARRAYS = ("A", "ok", "checksum", "sample", "sample_column")
 SMALLEST, LARGEST = np.float64(1e-12), np.float64(1e12)  # of a type that float16 is compared in without overflow
 
 
-def write_matrix(path: Where, A: NDArray[np.floating] | NDArray[np.integer]) -> None:
+def write_matrix(path: Where, A: NDArray[np.floating] | NDArray[np.integer], scale: float = 1.0) -> None:
     """Write A (m, n) ≥ 0, a column an item, as a store that `factorize` takes; its values stay as they are.
 
-    uint8 stays uint8, everything else becomes float32.
+    uint8 stays uint8, everything else becomes float32. What is factorized is `scale` times that.
 
     Raises
     ------
@@ -45,6 +45,7 @@ def write_matrix(path: Where, A: NDArray[np.floating] | NDArray[np.integer]) -> 
         chunks=(m, c),
         dtype=np.uint8 if A.dtype == np.uint8 else np.float32,
         dimension_names=("feature", "item"),
+        attributes={"scale_factor": scale} if scale != 1 else None,
     )
     for first in range(0, n, c):
         array[:, first : first + c] = A[:, first : first + c].astype(array.dtype)
@@ -54,7 +55,9 @@ def write_matrix(path: Where, A: NDArray[np.floating] | NDArray[np.integer]) -> 
     store.write_array(home, "checksum", checksum, ("chunk",))
     write_sample(home, ok, {})
     home.put_on_disk()
-    about = store.complete(home, "matrix", checksums=checksum, ok=ok, norm_squared=norm_squared, arrays=ARRAYS)
+    about = store.complete(
+        home, "matrix", checksums=checksum, ok=ok, norm_squared=norm_squared * scale**2, arrays=ARRAYS
+    )
     store.publish(home, about)
 
 

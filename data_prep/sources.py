@@ -1,159 +1,140 @@
-"""Where images come from: folders, single files and zip archives, listed first and read later, a file at a time."""
+"""Where images come from: what a source is, what files it holds, and the bytes of one of them."""
 
 import hashlib
 import os
-import threading
-import urllib.parse
-import zipfile
-from collections.abc import Iterator, Sequence
-from functools import lru_cache
-from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import PurePosixPath
+from typing import Any, NamedTuple
 
-from data_prep.store import BadInput
+from numpy.typing import NDArray
+
+from data_prep import image_arrays, places, tars, zips
+from data_prep.groups import BadInput
+from data_prep.listing import Files, SourceFile, listed
+from data_prep.places import Passed
+from data_prep.ranges import is_address
 
 MAX_FILE_NBYTES = 512 * 2**20
 SUFFIXES = frozenset(
     f".{ending}"
     for ending in (
-        *("bmp", "dib", "gif", "j2k", "jfif", "jp2", "jpe", "jpeg", "jpg"),
-        *("pbm", "pgm", "png", "pnm", "ppm", "tga", "tif", "tiff", "webp"),
+        *("bmp", "dib", "gif", "j2k", "jfif", "jp2", "jpe", "jpeg", "jpg", "pbm", "pfm", "pgm"),
+        *("png", "pnm", "ppm", "tga", "tif", "tiff", "webp"),
     )
 )
 """Names that promise an image; what is inside decides."""
-
-
-class SourceFile(NamedTuple):
-    """A file that should hold an image."""
-
-    name: str
-    """Path inside its source, as the system gives it."""
-    container: str
-    """The folder or zip archive that `name` is in."""
-    version: tuple[int, int]
-    """Changes with the content: size and time of a file, size and CRC-32 in an archive."""
-    member: int = -1
-    """Position in an archive, where a name can stand twice."""
+READ: dict[str, Callable[[SourceFile, int], bytes | NDArray[Any]]] = {
+    "folder": places.read_file,
+    "url": places.read_file,
+    "zip": zips.read_member,
+    "tar": tars.read_member,
+    "stream": tars.read_member,
+    "npy": image_arrays.read_image,
+    "zarr": image_arrays.read_image,
+}
 
 
 class Listing(NamedTuple):
     """What the sources hold."""
 
-    files: list[SourceFile]
+    files: Files
     """Images to be, sorted by the bytes of their names."""
-    not_images: list[str]
-    """Files that do not look like images: they get no column."""
+    passed: Sequence[Passed]
+    """Files that get no column, sorted likewise."""
 
 
-def list_sources(sources: Sequence[Path]) -> Listing:
-    """List the files of folders (recursively), zip archives and single files, sorted by the bytes of their names.
+def list_sources(sources: Sequence[str | os.PathLike[str]], lists: Sequence[str] = ()) -> Listing:
+    """List files of folders, archives, arrays, patterns and addresses, sorted by the bytes of their names.
 
-    Raises BadInput where a source does not exist or there is no image in any.
+    Parameters
+    ----------
+    sources
+        Paths, patterns or addresses. What in a folder or an archive does not promise an image gets no column.
+    lists
+        Files that name images, a line each; `-` is standard input. Every one of them gets a column.
+
+    Raises
+    ------
+    BadInput
+        A source does not exist or is damaged, or there is no image in any.
     """
-    files: list[SourceFile] = []
-    not_images: list[str] = []
-    for source in sources:
-        for file in _list_source(source):
-            if _promises_image(file):
-                files.append(file)
-            else:
-                not_images.append(printable(file.name))
+    passed: list[Passed] = []
+    given = [os.fspath(source) for source in sources]
+    files = listed(_images(given, lists, passed))
     if not files:
-        listed = ", ".join(str(source) for source in sources)
-        raise BadInput(f"no images in {listed}; known endings are {' '.join(sorted(SUFFIXES))}")
-    return Listing(sorted(files, key=lambda file: os.fsencode(file.name)), not_images)
+        raise BadInput(f"no images in {', '.join([*given, *lists])}; known endings are {' '.join(sorted(SUFFIXES))}")
+    return Listing(files, sorted(passed))
 
 
-def read_bytes(file: SourceFile) -> bytes:
-    """Read a file; ValueError where it is larger than 512 MiB."""
-    if file.member < 0:
-        path = Path(file.container, file.name)
-        _check_size(path.stat().st_size)
-        return path.read_bytes()
-    archive, lock = _open_zip(file.container, _stamp(file.container))
-    with lock, archive.open(archive.infolist()[file.member]) as member:
-        raw = member.read(MAX_FILE_NBYTES + 1)  # a header may understate what it unpacks to
-    _check_size(len(raw))
-    return raw
+def read(file: SourceFile) -> bytes | NDArray[Any]:
+    """Read a file, or an image of an array; ValueError where it is larger than 512 MiB or must not be read."""
+    return READ[file.container.kind](file, MAX_FILE_NBYTES)
 
 
-def digest(files: Sequence[SourceFile]) -> str:
-    """Hash of names and versions: equal where the same files are given again, unchanged."""
-    found = hashlib.sha256()
-    for file in files:
-        found.update(repr((os.fsencode(file.name), file.version)).encode())
-    return found.hexdigest()
+def sha256_of(content: bytes | NDArray[Any]) -> str:
+    """Hash of what was read, in hexadecimal digits."""
+    return hashlib.sha256(content if isinstance(content, bytes) else content.tobytes()).hexdigest()
 
 
-def printable(name: str) -> str:
-    """Percent-encode what is not UTF-8, control characters and percent signs, so that the bytes can be had back."""
-    raw = os.fsencode(name)
-    try:
-        text = raw.decode("utf-8")
-    except UnicodeDecodeError:
-        return "".join(chr(b) if 32 < b < 127 and b != 0x25 else f"%{b:02X}" for b in raw)
-    return "".join(f"%{ord(x):02X}" if x == "%" or ord(x) < 32 or ord(x) == 127 else x for x in text)
+def _images(sources: Sequence[str], lists: Sequence[str], passed: list[Passed]) -> Iterator[SourceFile]:
+    for source in sources:
+        for file in _list_source(source if is_address(source) else os.path.abspath(source), source):
+            if isinstance(file, Passed):
+                passed.append(file)
+                continue
+            why_not = "" if file.container.kind in ("npy", "zarr") else _promises_no_image(file.name)
+            if why_not:
+                passed.append(Passed(file.name, file.container.location, why_not))
+            else:
+                yield file
+    for path in lists:
+        yield from places.list_from(path)
 
 
-def original_bytes(printed: str) -> bytes:
-    """Return the bytes of the name that `printable` was given."""
-    return urllib.parse.unquote_to_bytes(printed)
+def _list_source(source: str, given: str) -> Iterable[SourceFile | Passed]:
+    """List what a source holds, whatever it is."""
+    if is_address(source):
+        return _list_address(source)
+    if os.path.isdir(source):
+        is_array = image_arrays.is_zarr_array(source)
+        return image_arrays.list_array("zarr", source) if is_array else places.list_folder(source)
+    if os.path.exists(source):
+        return _list_file(source, given)
+    found = places.matching(source)
+    if not found:
+        raise BadInput(f"{given} does not exist; give a folder, an image, an archive, an array or a pattern")
+    return (file for path in found for file in _list_source(path, path))
 
 
-def _list_source(source: Path) -> Iterator[SourceFile]:
-    if source.is_dir():
-        yield from _list_folder(source)
-    elif not source.exists():
-        raise BadInput(f"{source} does not exist; give a folder, an image or a zip archive")
-    elif zipfile.is_zipfile(source):
-        archive, _ = _open_zip(str(source), _stamp(str(source)))
-        for k, info in enumerate(archive.infolist()):
-            if not info.is_dir():
-                yield SourceFile(info.filename, str(source), (info.file_size, info.CRC), k)
-    elif source.suffix.lower() in SUFFIXES:
-        yield SourceFile(source.name, str(source.parent), _stamp(str(source)))
-    else:
-        raise BadInput(f"{source} is neither a folder, an image nor a whole zip archive; leave it out or make it again")
+def _list_file(source: str, given: str) -> Iterable[SourceFile | Passed]:
+    if tars.compression(source) is not None:
+        return tars.list_tar(source)
+    if source.lower().endswith(".npy"):
+        return image_arrays.list_array("npy", source)
+    if os.path.splitext(source)[1].lower() in SUFFIXES:
+        return [places.one_file(source)]
+    if zips.is_zip(source):
+        return zips.list_zip(source)
+    raise BadInput(
+        f"{given} is neither a folder, an image, an array nor a whole zip or tar archive; leave it out or make it again"
+    )
 
 
-def _list_folder(source: Path) -> Iterator[SourceFile]:
-    """List what is below a folder; linked folders are named but not entered, since links can form rings."""
-    for folder, folders, names in os.walk(source, onerror=_cannot_list):
-        for name in [*names, *(name for name in folders if os.path.islink(os.path.join(folder, name)))]:
-            path = Path(folder, name)
-            yield SourceFile(path.relative_to(source).as_posix(), str(source), _stamp(str(path)))
+def _list_address(source: str) -> Iterable[SourceFile | Passed]:
+    if tars.compression(source) is not None:
+        return tars.list_tar(source)
+    if source.lower().endswith(".zip"):
+        return zips.list_zip(source)
+    if source.rstrip("/").lower().endswith(".zarr"):
+        return image_arrays.list_array("zarr", source)
+    return places.list_address(source)
 
 
-def _cannot_list(error: OSError) -> None:
-    raise BadInput(f"{error.filename} cannot be listed ({error.strerror}); allow it, or leave it out") from error
-
-
-def _stamp(path: str) -> tuple[int, int]:
-    """Size and time of change, which change with the content; zeros where a link leads nowhere."""
-    try:
-        found = os.stat(path)
-    except OSError:
-        return 0, 0
-    return found.st_size, found.st_mtime_ns
-
-
-def _promises_image(file: SourceFile) -> bool:
-    if file.member < 0 and Path(file.container, file.name).exists() and not Path(file.container, file.name).is_file():
-        return False  # a linked folder, a pipe, a device
-    path = PurePosixPath(file.name)
-    hidden = any(part == "__MACOSX" or (part.startswith(".") and part != "..") for part in path.parts)
-    return not hidden and path.suffix.lower() in SUFFIXES
-
-
-def _check_size(nbytes: int) -> None:
-    if nbytes > MAX_FILE_NBYTES:
-        raise ValueError(f"it has {nbytes} bytes, more than {MAX_FILE_NBYTES}")
-
-
-@lru_cache(maxsize=16)
-def _open_zip(path: str, stamp: tuple[int, int]) -> tuple[zipfile.ZipFile, threading.Lock]:
-    """Open an archive once a process and version: listing a large one takes longer than reading from it."""
-    try:
-        return zipfile.ZipFile(path), threading.Lock()
-    except (zipfile.BadZipFile, NotImplementedError) as error:
-        raise BadInput(f"{path} is a damaged zip archive ({error}); make it again") from error
+def _promises_no_image(name: bytes) -> str:
+    """Return why a name does not promise an image; nothing where it does."""
+    path = PurePosixPath(os.fsdecode(name))
+    if any(part == "__MACOSX" or (part.startswith(".") and part != "..") for part in path.parts):
+        return "it is hidden, or made by a system for itself"
+    if path.suffix.lower() not in SUFFIXES:
+        return "its name does not promise an image"
+    return ""

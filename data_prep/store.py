@@ -36,7 +36,7 @@ MAX_CHUNK_IMAGES = 16_384
 NAMES_PER_CHUNK = 16_384
 ALWAYS_WRITE: ArrayConfigLike = {"write_empty_chunks": True}
 """Not part of an array's metadata, so it is said each time one is opened: a chunk left out could not be missed."""
-GROWING = ("A", "image", "ok", "checksum")
+GROWING = ("A", "image", "ok", "norm", "checksum", "manifest", "skipped", "pixel_sum")
 """Arrays that an append makes longer in place. Readers take the n that they began with."""
 CODECS = {"none": (), "lz4": (BloscCodec(cname="lz4"),), "zstd": (ZstdCodec(),)}
 
@@ -118,6 +118,20 @@ def write_array(path: Folder, name: str, values: NDArray[Any], dimension_names: 
         path, name, shape=values.shape, chunks=chunks, dtype=values.dtype, dimension_names=dimension_names
     )
     array[...] = values
+
+
+def create_names(path: Folder, name: str, length: int, dimension: str) -> None:
+    """Create an array of long strings, compressed."""
+    chunks = (max(1, min(length, NAMES_PER_CHUNK)),)
+    create_array(
+        path,
+        name,
+        shape=(length,),
+        chunks=chunks,
+        dtype=np.dtypes.StringDType(),
+        dimension_names=(dimension,),
+        codec="zstd",
+    )
 
 
 def open_array(path: Where, name: str, mode: Literal["r", "r+"] = "r") -> zarr.Array[Any]:

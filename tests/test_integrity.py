@@ -18,6 +18,7 @@ from data_prep.arrays import write_matrix
 from data_prep.decode import Decoding
 from data_prep.images import Options, prepare
 from data_prep.repair import repair
+from data_prep.sums import read_mean
 from data_prep.verify import verify
 from pipeline import factorize, open_factors
 from pipeline.factors import groups
@@ -52,6 +53,7 @@ def made(tmp_path, rng, monkeypatch):
     monkeypatch.setattr(store, "CHUNK_NBYTES", 8 * 30)
     save_faces(tmp_path / "images", rng)
     (tmp_path / "images" / "04.png").write_bytes(b"no image")
+    (tmp_path / "images" / "README.txt").write_bytes(b"no image either")
     with ThreadPoolExecutor(1) as thread:
         prepare([tmp_path / "images"], tmp_path / "f.zarr", Options(decoding=Decoding(), max_skip=0.1), thread)
     factorize(tmp_path / "f.zarr", 4, solver="hals", max_iter=3)
@@ -79,7 +81,9 @@ def everything(path: Path) -> list[bytes]:
     return [
         *(store.read_chunk(A, 0, k, checksum=int(checksum)).tobytes() for k, checksum in enumerate(checksums)),
         "\n".join(store.read_array(path, "image")).encode(),
-        *(store.read_array(path, name).tobytes() for name in ("ok", "sample_column")),
+        *(store.read_array(path, name).tobytes() for name in ("ok", "norm", "sample_column")),
+        *("\n".join(store.read_array(path, name)).encode() for name in ("manifest", "skipped")),
+        read_mean(matrix).tobytes(),
         *(store.read_chunk(sample, 0, k).tobytes() for k in range(sample.cdata_shape[1])),
         *(X.compute().tobytes() for X in (factors.W, factors.H)),
         repr(factors.iterations).encode(),
@@ -152,6 +156,10 @@ def test_several_damages_are_mended_together(made):
         "image/c/0",
         "ok/zarr.json",
         "checksum/c/0",
+        "manifest/c/0",
+        "norm/c/0",
+        "pixel_sum/c/0/0",
+        "skipped/c/0",
         "sample/c/0/1",
         "sample_column/c/0",
     ):

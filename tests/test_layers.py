@@ -57,9 +57,15 @@ def test_kernels_import_numpy_alone():
 @pytest.mark.parametrize(
     ("library", "homes"),
     [
-        ("PIL", {"data_prep/decode.py", "data_prep/drawn.py", "pipeline/report/sheets.py"}),
+        (
+            "PIL",
+            {"data_prep/decode.py", "data_prep/drawn.py", "data_prep/eight_bits.py", "pipeline/report/sheets.py"},
+        ),
         ("distributed", {"cluster/connect.py", "pipeline/engine.py"}),
-        ("zarr", {"data_prep/chunks.py", "data_prep/folders.py", "data_prep/remote.py", "data_prep/store.py"}),
+        (
+            "zarr",
+            {f"data_prep/{name}.py" for name in ("chunks", "folders", "image_arrays", "remote", "store")},
+        ),
         ("obstore", {"data_prep/remote.py"}),
         ("click", set()),
     ],

@@ -46,11 +46,16 @@ as_json: Decorator = click.option(
 )
 
 
+from_list: Decorator = click.option(
+    "--from-list",
+    "lists",
+    multiple=True,
+    help="File that names images or addresses of such, one a line, or with NUL between them; - is standard input.",
+)
 source: Decorator = click.option(
     "--source",
     "sources",
     multiple=True,
-    type=click.Path(path_type=Path),
     help="Where the images came from: a folder, an archive, an image. Can be given several times, as to `prep`.",
 )
 DEFAULTS = {field.name: field.default for field in fields(NMFConfig) if field.default is not MISSING}

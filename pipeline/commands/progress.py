@@ -17,6 +17,11 @@ class Progress:
         self._began = self._said = time.monotonic()
         self._first: int | None = None
 
+    @property
+    def seconds(self) -> float:
+        """How long it has taken so far."""
+        return max(1e-9, time.monotonic() - self._began)
+
     def __call__(self, done: int, total: int, detail: str = "") -> None:
         """Say `done` of `total`, unless it was said just now."""
         now = time.monotonic()

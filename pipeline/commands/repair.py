@@ -1,7 +1,6 @@
 """nmf-batch repair: make again what is damaged, from where it came from."""
 
 import json
-from pathlib import Path
 
 import click
 
@@ -16,8 +15,9 @@ from pipeline.commands.verify import DAMAGED, damages_of, summary, text
 @click.command(context_settings=options.CONTEXT)
 @options.zarr
 @options.source
+@options.from_list
 @options.as_json
-def repair(path: Folder, sources: tuple[Path, ...], as_json: bool) -> int:
+def repair(path: Folder, sources: tuple[str, ...], lists: tuple[str, ...], as_json: bool) -> int:
     """Find what `verify` finds, and make it again: chunks of A from their images, the rest from A.
 
     Only the images of damaged chunks are read. What is written is what was there, to the bit, or nothing. Results
@@ -27,7 +27,7 @@ def repair(path: Folder, sources: tuple[Path, ...], as_json: bool) -> int:
     Example:
       nmf-batch repair --zarr faces.zarr --source photos/ --source more.zip
     """
-    mended = mend(path, damages_of(path), sources)
+    mended = mend(path, damages_of(path), sources, lists)
     for one in mended:
         options.say(_json(path, one) if as_json else _text(path, one))
     left = sum(1 for one in mended if one.why_not)
