@@ -11,10 +11,13 @@ import pytest
 from PIL import Image
 
 from data_prep import store
+from data_prep.append import n_skipped
 from data_prep.columns import RECORDS
 from data_prep.decode import Decoding
 from data_prep.images import Options, prepare
+from data_prep.manifest import read_rows, read_skipped
 from data_prep.sample import read_sample
+from data_prep.sums import read_mean
 from pipeline import factorize
 from tests.conftest import save_png
 
@@ -66,7 +69,11 @@ class Truth:
     def stage(self, stage, names):
         """Files of a clean store, A, and the values of all its arrays."""
         path, A = self.home / f"clean{stage}.zarr", np.stack([self.column(name) for name in names], axis=1)
-        known = {"A": A.tolist(), "image": names, "ok": [name != "04.png" for name in names]}
+        ok = np.array([name != "04.png" for name in names])
+        known = {"A": A.tolist(), "image": names, "ok": ok.tolist(), "skipped": []}
+        known["manifest"] = [(name, "unreadable" if name == "04.png" else "ok") for name in names]
+        known["norm"] = (np.sqrt(np.square(A, dtype=int).sum(axis=0)) / 255).tolist()
+        known["pixel_sum"] = (A.sum(axis=1, dtype=int) * (1 / 255) / ok.sum()).tolist()
         more = {name: values(path, name) for name in ("sample_column", "checksum")}
         return files(path), A, {**known, **more, "sample": A[:, more["sample_column"]].tolist()}
 
@@ -177,6 +184,12 @@ def values(path, name):
     n = matrix.shape[1]
     if name == "sample":
         return read_sample(matrix, n).tolist()
+    if name == "pixel_sum":
+        return read_mean(matrix).tolist()
+    if name == "manifest":
+        return [(row.image, row.status) for row in read_rows(matrix.path, n)]
+    if name == "skipped":
+        return list(read_skipped(matrix.path, n_skipped(matrix)))
     if name == "checksum":
         return store.read_checksums(matrix).tolist()
     if name == "sample_column":

@@ -158,7 +158,7 @@ def mistakes(faces, store, tmp_path):
     return {
         "missing source": (4, "does not exist", ["prep", tmp_path / "no", "--zarr", tmp_path / "x.zarr"]),
         "empty source": (4, "no images in", ["prep", tmp_path / "empty", "--zarr", tmp_path / "x.zarr"]),
-        "no source": (2, "Missing argument", ["prep", "--zarr", tmp_path / "x.zarr"]),
+        "no source": (2, "name a folder, an archive", ["prep", "--zarr", tmp_path / "x.zarr"]),
         "not ours to write": (4, "is not an nmf-batch store", ["prep", faces, "--zarr", tmp_path / "other"]),
         "not ours to read": (4, "is not an nmf-batch store", ["run", "--zarr", tmp_path / "other", "-d", 3]),
         "no store": (4, "make one with `nmf-batch prep", ["info", "--zarr", tmp_path / "no.zarr"]),

@@ -52,7 +52,7 @@ class Stores(RuleBasedStateMachine, Model):
     def prepare(self, executor=None):
         if self.complete and self.harmed:
             return self.attempt(
-                lambda: self.truth.prepare(self.path, self.stage, executor), ROOT, "A/zarr.json", "image"
+                lambda: self.truth.prepare(self.path, self.stage, executor), ROOT, "A/zarr.json", "manifest"
             )
         try:
             self.truth.prepare(self.path, self.stage, executor)
@@ -172,8 +172,9 @@ class Stores(RuleBasedStateMachine, Model):
         self.take_in(self.state())
 
     def names_are_lost(self, name):
-        """Names in the order of appends are nowhere else, and who needs them is lost with them."""
-        return self.stage == 1 and "image/c/0" in self.harmed and (name == "image/c/0" or name.startswith("A/c/"))
+        """Names in the order of appends are in two places only, and who needs them is lost with both."""
+        places = ("image/c/0", "manifest/c/0")
+        return self.stage == 1 and self.harmed.keys() >= set(places) and name.startswith((*places, "A/c/", "ok/c/"))
 
     @invariant()
     def all_but_the_harmed_is_as_it_was(self):
