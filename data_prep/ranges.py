@@ -30,8 +30,8 @@ def split_address(url: str) -> tuple[str, str]:
             f"credentials are taken from the environment (AWS_ACCESS_KEY_ID and the like)"
         )
     remote.check_scheme(parts.scheme)
-    home, _, name = url.rstrip("/").rpartition("/")
-    return home, name
+    folder, _, name = url.rstrip("/").removeprefix(f"{parts.scheme}://").rpartition("/")
+    return f"{parts.scheme}://{folder}", name
 
 
 def stamp_of(location: str) -> Stamp:
@@ -89,7 +89,6 @@ class Ranges(io.RawIOBase):
         return len(part)
 
 
-def seekable(location: str) -> io.BufferedIOBase:
-    """Open a file to seek in."""
-    raw = Ranges(location) if is_address(location) else io.FileIO(location)
-    return io.BufferedReader(raw, 2**20)
+def seekable(location: str) -> io.BufferedReader:
+    """Open a file to seek in; it holds no descriptor, so who forgets it leaves nothing open."""
+    return io.BufferedReader(Ranges(location), 2**20)

@@ -110,7 +110,9 @@ def _directory(location: str) -> _Directory:
     first = max(0, nbytes - END.size - LONGEST_COMMENT - END64_LOCATOR.size)
     tail = read_range(location, first, nbytes - first)
     at = tail.rfind(b"PK\x05\x06")
-    if at < 0 or len(tail) - at < END.size:
+    while at >= 0 and at + END.size + int.from_bytes(tail[at + END.size - 2 : at + END.size], "little") != len(tail):
+        at = tail.rfind(b"PK\x05\x06", 0, at)  # that was within the comment, which such a record ends with
+    if at < 0:
         raise ValueError("it has no end record")
     _, _, _, _, count, length, offset, _ = END.unpack_from(tail, at)
     ends = first + at
