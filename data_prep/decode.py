@@ -4,6 +4,7 @@ import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -181,6 +182,8 @@ def decode(image: Image.Image, how: Decoding) -> Decoded:
 
 def _orientation(image: Image.Image) -> int:
     """Orientation that EXIF or XMP says; 1, upright, where there is none or they are damaged."""
+    if image.format in JPEGS and image.info.keys().isdisjoint(("exif", "xmp")):
+        return 1  # asking takes a tenth of what decoding a small one does
     try:
         found = int(image.getexif().get(ORIENTATION, 1))
     except Exception:  # as many kinds as for pixels, which are whole nevertheless
@@ -221,6 +224,7 @@ def _resized(image: Image.Image, how: Decoding, target: tuple[int, int]) -> Imag
     return image if image.size == target else image.resize(target, Image.Resampling.BILINEAR)
 
 
+@lru_cache(maxsize=1024)  # exact arithmetic takes its time, and most images have one of few sizes
 def _target_size(size: tuple[int, int], how: Decoding, orientation: int = 1) -> tuple[int, int]:
     """(width, height) after resizing; a scale is exact in decimals, so 0.29 of 100 is 29."""
     if how.size is not None:
