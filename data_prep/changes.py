@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
+from itertools import tee
 from typing import NamedTuple
 
 import numpy as np
 
 from data_prep.listing import UNKNOWN, Files, original_bytes, positions_of
 from data_prep.manifest import Row, read_rows
+from data_prep.remote import Unreachable
 from data_prep.sources import read, sha256_of
 from data_prep.store import StoredMatrix
 
@@ -44,8 +46,9 @@ def changes(matrix: StoredMatrix, files: Files, executor: Executor) -> Changes:
     taken = np.zeros(len(files), np.bool_)
     gone: list[str] = []
     suspects: list[tuple[int, Row]] = []
-    names = (original_bytes(row.image) for row in read_rows(matrix.path, n))
-    for row, position in zip(read_rows(matrix.path, n), positions_of(files, names), strict=True):
+    rows, again = tee(read_rows(matrix.path, n))
+    names = (original_bytes(row.image) for row in again)
+    for row, position in zip(rows, positions_of(files, names), strict=True):
         if position < 0:
             gone.append(row.image)
             continue
@@ -71,6 +74,8 @@ def _sha256s(files: Files) -> list[str]:
     for k in files.places():
         try:
             found[k] = sha256_of(read(files[k]))
-        except Exception:  # as many kinds as sources have
+        except Unreachable:  # nobody knows whether it has changed
+            raise
+        except (OSError, ValueError):  # missing, damaged, or not to be read
             found[k] = ""
     return [found[k] for k in range(len(files))]

@@ -20,6 +20,7 @@ from data_prep.decode import Decoded, Decoding, decode, facts_of, opened
 from data_prep.folders import ASIDE, Folder
 from data_prep.listing import Files, SourceFile
 from data_prep.manifest import Row, Status, Unreadable, row_of
+from data_prep.remote import Unreachable
 from data_prep.sample import sample_columns, sample_size
 from data_prep.sources import read, sha256_of
 from data_prep.time_limit import time_limit
@@ -228,6 +229,8 @@ def examine(file: SourceFile, how: How) -> tuple[Row, NDArray[np.uint8] | None]:
     try:
         with time_limit(how.time_limit_s):
             decoded = _decoded(file, how.decoding, found)
+    except Unreachable:  # nothing is wrong with the image
+        raise
     except Exception as error:  # Pillow raises far more than OSError; the reason is kept
         reason = f"{type(error).__name__}: {error}".removesuffix(": ")
         return row_of(file, **found, status=Status.UNREADABLE, reason=reason), None

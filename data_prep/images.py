@@ -36,10 +36,11 @@ from data_prep.folders import Folder, Where, folder
 from data_prep.listing import Files, digest, printable
 from data_prep.lock import only_writer
 from data_prep.manifest import Unreadable, rendered, rendered_passed, unreadable
+from data_prep.remote import Unreachable
 from data_prep.sample import sample_size, write_sample
 from data_prep.sources import Listing, list_sources, read
 from data_prep.sums import create_sums
-from data_prep.tails import write_tail
+from data_prep.tails import create_rows, write_tail
 
 ARRAYS = ("A", "image", "ok", "norm", "checksum", "manifest", "skipped", "pixel_sum", "sample", "sample_column")
 MAX_SKIP = 0.01
@@ -164,9 +165,9 @@ def _finish(
     store.write_array(path, "ok", ok, ("image",))
     store.write_array(path, "norm", np.sqrt(squares) / 255, ("image",))
     store.write_array(path, "checksum", checksum, ("chunk",))
-    store.create_names(path, "manifest", len(ok), "image")
+    create_rows(path, "manifest", len(ok), "image")
     write_tail(path, "manifest", 0, len(ok), map(rendered, recorded_rows(path, results)))
-    store.create_names(path, "skipped", len(listing.passed), "file")
+    create_rows(path, "skipped", len(listing.passed), "file")
     write_tail(path, "skipped", 0, len(listing.passed), [rendered_passed(listing.passed)])
     create_sums(path, sum_of_pixels(results))
     write_sample(path, ok, {j: column for result in results for j, column in result.sampled.items()})
@@ -190,6 +191,8 @@ def first_image(files: Files, options: Options) -> How:
             with opened(read(file)) as image:
                 mode = decoding.mode or own_mode(image, decoding.background)
                 height, width, channels = decode(image, replace(decoding, mode=mode)).pixels.shape
+        except Unreachable:
+            raise
         except Exception as error:  # as in columns.examine; the chunk's task records it
             reason = reason or f"{printable(file.name)}: {error}"
         else:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from data_prep import remote
+from data_prep import objects
 from data_prep.groups import BadInput
 from data_prep.listing import UNKNOWN, Container, SourceFile, name_of
 from data_prep.ranges import is_address, read_range, split_address, stamp_of
@@ -67,7 +67,7 @@ def list_address(url: str) -> Iterator[SourceFile]:
     split_address(url)
     home, found = url.rstrip("/"), False
     if not home.startswith(("http://", "https://")):  # which cannot be listed
-        for path, nbytes, time_ns in remote.list_below(home):
+        for path, nbytes, time_ns in objects.list_below(home):
             found = True
             yield SourceFile(name_of(path), Container("url", home), nbytes, time_ns)
     if not found:
@@ -112,7 +112,7 @@ def read_file(file: SourceFile, limit: int) -> bytes:
     """Read a file; ValueError where it is larger than the limit."""
     name, home = os.fsdecode(file.name), file.container.location
     if file.container.kind == "url":
-        return remote.read_whole(home, name, limit)
+        return objects.read_whole(home, name, limit)
     content = read_range(os.path.join(home, name), 0, limit + 1)
     if len(content) > limit:
         raise ValueError(f"it has more than {limit} bytes")

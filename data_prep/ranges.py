@@ -6,7 +6,8 @@ import stat
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from data_prep import remote
+from data_prep import objects
+from data_prep.remote import check_scheme
 
 
 class Stamp(NamedTuple):
@@ -29,7 +30,7 @@ def split_address(url: str) -> tuple[str, str]:
             f"the address of {parts.scheme}://{parts.hostname}{parts.path} carries more than a place; "
             f"credentials are taken from the environment (AWS_ACCESS_KEY_ID and the like)"
         )
-    remote.check_scheme(parts.scheme)
+    check_scheme(parts.scheme)
     folder, _, name = url.rstrip("/").removeprefix(f"{parts.scheme}://").rpartition("/")
     return f"{parts.scheme}://{folder}", name
 
@@ -37,7 +38,7 @@ def split_address(url: str) -> tuple[str, str]:
 def stamp_of(location: str) -> Stamp:
     """Size and time of change; FileNotFoundError where there is nothing."""
     if is_address(location):
-        return Stamp(*remote.stamp_of(*split_address(location)))
+        return Stamp(*objects.stamp_of(*split_address(location)))
     found = os.stat(location)
     return Stamp(found.st_size, found.st_mtime_ns)
 
@@ -45,7 +46,7 @@ def stamp_of(location: str) -> Stamp:
 def read_range(location: str, offset: int, length: int) -> bytes:
     """Read so many bytes from there on; fewer where the file ends."""
     if is_address(location):
-        return remote.read_range(*split_address(location), offset, length)
+        return objects.read_range(*split_address(location), offset, length)
     # Not blocking: a pipe that has taken the place of a file would hold the task for ever.
     descriptor = os.open(location, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:

@@ -3,7 +3,7 @@
 Credentials are those of the usual environment of whoever opens an address; none is kept, sent or written.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -107,12 +107,12 @@ class RemoteFolder:
 
     def read_versioned(self, name: str) -> tuple[bytes | None, str | None]:
         """Content of an object and a name for just this version of it; nothing of both where there is none."""
-        bucket = _bucket(self.url)
+        bucket = bucket_of(self.url)
         if bucket is None:
             content = self.read(name)
             return content, None if content is None else content.hex()
         try:
-            with _translated(self.url):
+            with translated(self.url):
                 answer = bucket.get(self._key(name))
                 return bytes(answer.bytes()), answer.meta["e_tag"]
         except FileNotFoundError:
@@ -129,7 +129,7 @@ class RemoteFolder:
         Changed
             Another version is there.
         """
-        bucket = _bucket(self.url)
+        bucket = bucket_of(self.url)
         if bucket is None:
             if self.read_versioned(name)[1] != version:
                 raise Changed
@@ -138,7 +138,7 @@ class RemoteFolder:
         from obstore.exceptions import AlreadyExistsError, PreconditionError
 
         try:
-            with _translated(self.url):
+            with translated(self.url):
                 mode: Any = "create" if version is None else {"e_tag": version}
                 return bucket.put(self._key(name), content, mode=mode)["e_tag"]
         except (AlreadyExistsError, PreconditionError, FileNotFoundError) as error:  # the last: it was removed
@@ -166,118 +166,51 @@ class Reaching(WrapperStore[Store]):
 
     async def get(self, *arguments: Any, **named: Any) -> Any:
         """Read an object."""
-        with _translated(self.url):
+        with translated(self.url):
             return await super().get(*arguments, **named)
 
     async def set(self, *arguments: Any, **named: Any) -> None:
         """Write an object."""
-        with _translated(self.url):
+        with translated(self.url):
             await super().set(*arguments, **named)
 
     async def exists(self, *arguments: Any, **named: Any) -> bool:
         """Whether there is an object."""
-        with _translated(self.url):
+        with translated(self.url):
             return await super().exists(*arguments, **named)
 
     async def list_dir(self, prefix: str) -> Any:
         """List names."""
-        with _translated(self.url):
+        with translated(self.url):
             async for name in super().list_dir(prefix):
                 yield name
 
     async def delete_dir(self, *arguments: Any, **named: Any) -> None:
         """Remove all below a prefix."""
-        with _translated(self.url):
+        with translated(self.url):
             await super().delete_dir(*arguments, **named)
-
-
-def stamp_of(home: str, name: str) -> tuple[int, int]:
-    """Size and time of change of an object, in nanoseconds; FileNotFoundError where there is none."""
-    bucket = _bucket(home)
-    if bucket is None:
-        files, root = _file_system(home)
-        found = files.info(f"{root}/{name}")
-        return int(found["size"]), _nanoseconds(found)
-    with _translated(home):
-        meta = bucket.head(name)
-    return meta["size"], int(meta["last_modified"].timestamp() * 10**9)
-
-
-def read_whole(home: str, name: str, limit: int) -> bytes:
-    """Read an object; ValueError where it is larger than the limit."""
-    bucket = _bucket(home)
-    if bucket is None:
-        nbytes, _ = stamp_of(home, name)
-        return read_range(home, name, 0, nbytes) if nbytes <= limit else _too_large(nbytes, limit)
-    with _translated(home):
-        answer = bucket.get(name)
-        nbytes = answer.meta["size"]
-        return bytes(answer.bytes()) if nbytes <= limit else _too_large(nbytes, limit)
-
-
-def _too_large(nbytes: int, limit: int) -> bytes:
-    raise ValueError(f"it has {nbytes} bytes, more than {limit}")
-
-
-def read_range(home: str, name: str, offset: int, length: int) -> bytes:
-    """Read so many bytes of an object from there on; fewer where it ends."""
-    bucket = _bucket(home)
-    if bucket is None:
-        files, root = _file_system(home)
-        return files.cat_file(f"{root}/{name}", start=offset, end=offset + length)
-    with _translated(home):
-        if not length:
-            return b""
-        return bytes(bucket.get_range(name, start=offset, length=length))
-
-
-def list_below(home: str) -> Iterator[tuple[str, int, int]]:
-    """Path, size and time of change of each object below an address."""
-    bucket = _bucket(home)
-    if bucket is None:
-        files, root = _file_system(home)
-        for path, found in files.find(root, detail=True).items():
-            yield path[len(root) :].lstrip("/"), int(found["size"]), _nanoseconds(found)
-        return
-    with _translated(home):
-        for page in bucket.list():
-            for meta in page:
-                yield meta["path"], meta["size"], int(meta["last_modified"].timestamp() * 10**9)
-
-
-def _file_system(home: str) -> tuple[Any, str]:
-    """Return fsspec's view of an address."""
-    import fsspec  # here: a folder needs none of it
-
-    files, root = fsspec.core.url_to_fs(home)
-    return files, root.rstrip("/")
-
-
-def _nanoseconds(found: Mapping[str, Any]) -> int:
-    """Time of change as fsspec's file systems say it, each in its way; 0 where they do not."""
-    changed = next((found[key] for key in ("mtime", "LastModified", "last_modified", "created") if key in found), 0)
-    return int(getattr(changed, "timestamp", lambda: changed)() * 10**9) if changed else 0
 
 
 @cache
 def _open(url: str) -> Reaching:
-    bucket = _bucket(url)
+    bucket = bucket_of(url)
     return Reaching(FsspecStore.from_url(url) if bucket is None else ObjectStore(bucket), url)
 
 
 @cache
-def _bucket(url: str) -> "Bucket | None":
+def bucket_of(url: str) -> "Bucket | None":
     """Return obstore's view of an address, with credentials from the usual environment; None where it has none."""
     if urlsplit(url).scheme not in OBJECT_STORES:
         return None
     from obstore.store import from_url
 
-    with _translated(url):
-        return from_url(url, retry_config=RETRIES)
+    with translated(url):
+        more: Any = {"client_options": {"allow_http": True}} if urlsplit(url).scheme == "http" else {}
+        return from_url(url, retry_config=RETRIES, **more)
 
 
 @contextmanager
-def _translated(url: str) -> Iterator[None]:
+def translated(url: str) -> Iterator[None]:
     """Tell obstore's errors apart by what a user can do; what it adds for its developers stays behind."""
     if urlsplit(url).scheme not in OBJECT_STORES:
         yield

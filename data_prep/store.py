@@ -120,20 +120,6 @@ def write_array(path: Folder, name: str, values: NDArray[Any], dimension_names: 
     array[...] = values
 
 
-def create_names(path: Folder, name: str, length: int, dimension: str) -> None:
-    """Create an array of long strings, compressed."""
-    chunks = (max(1, min(length, NAMES_PER_CHUNK)),)
-    create_array(
-        path,
-        name,
-        shape=(length,),
-        chunks=chunks,
-        dtype=np.dtypes.StringDType(),
-        dimension_names=(dimension,),
-        codec="zstd",
-    )
-
-
 def open_array(path: Where, name: str, mode: Literal["r", "r+"] = "r") -> zarr.Array[Any]:
     """Open an array of the store; BadInput names it where it is missing or its metadata is not what was published."""
     home = folder(path)

@@ -11,6 +11,19 @@ from data_prep.chunks import encode_chunk, put_chunk, resize
 from data_prep.folders import Folder
 
 
+def create_rows(path: Folder, name: str, length: int, dimension: str) -> None:
+    """Create an array of long strings, compressed."""
+    store.create_array(
+        path,
+        name,
+        shape=(length,),
+        chunks=(max(1, min(length, store.NAMES_PER_CHUNK)),),
+        dtype=np.dtypes.StringDType(),
+        dimension_names=(dimension,),
+        codec="zstd",
+    )
+
+
 def write_tail(path: Folder, name: str, first: int, n: int, pieces: Iterable[NDArray[Any]]) -> None:
     """Write values behind the first so many of an array.
 

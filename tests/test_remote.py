@@ -1,27 +1,33 @@
 """Stores behind an address: a local S3 server with the real client, and any other file system of fsspec's."""
 
+import functools
 import http.server
 import json
 import os
 import threading
 import time
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
 
 import boto3
 import numpy as np
 import pytest
 from moto.server import ThreadedMotoServer
 from obstore.exceptions import GenericError, PermissionDeniedError
+from PIL import Image
 
-from data_prep import lock, remote, store
+from data_prep import lock, objects, remote, store
 from data_prep.arrays import write_matrix
+from data_prep.decode import Decoding
 from data_prep.folders import folder
+from data_prep.images import Options, prepare
 from data_prep.lock import HeldError, only_writer
 from data_prep.remote import Changed, Unreachable
 from pipeline import factorize, open_factors
 from tests.conftest import save_faces, sparse
 from tests.test_commands import nmf_batch
 from tests.test_factorize import bits
-from tests.test_images import prep
+from tests.test_images import prep, same_from_any_source
 
 SECRET = "a-secret-that-must-not-be-seen"
 
@@ -54,7 +60,7 @@ def credentials(server, monkeypatch):
 def forget():
     """Open addresses anew: with the environment of now."""
     remote._open.cache_clear()
-    remote._bucket.cache_clear()
+    remote.bucket_of.cache_clear()
 
 
 @pytest.fixture
@@ -67,7 +73,7 @@ def bucket(credentials):
         s3.delete_object(Bucket="bucket", Key=found["Key"])
 
 
-def objects(bucket):
+def contents(bucket):
     return {
         found["Key"]: bucket.get_object(Bucket="bucket", Key=found["Key"])["Body"].read()
         for found in bucket.list_objects_v2(Bucket="bucket")["Contents"]
@@ -93,7 +99,7 @@ def test_a_remote_store_gives_the_bits_of_a_local_one(planted_twice):
 
 def test_a_remote_store_has_the_files_of_a_local_one(planted_twice, bucket):
     here, _ = planted_twice
-    there = {key.removeprefix("deep/there.zarr/"): content for key, content in objects(bucket).items()}
+    there = {key.removeprefix("deep/there.zarr/"): content for key, content in contents(bucket).items()}
     assert {str(file.relative_to(here)): file.read_bytes() for file in here.rglob("*") if file.is_file()} == there
 
 
@@ -118,7 +124,7 @@ def test_workers_reach_a_remote_store(planted_twice, cluster_of, credentials):
 def test_damage_is_named(planted_twice, bucket, damage):
     _, there = planted_twice
     key = "deep/there.zarr/A/c/0/7"
-    content = objects(bucket)[key]
+    content = contents(bucket)[key]
     if damage == "removed":
         bucket.delete_object(Bucket="bucket", Key=key)
     else:
@@ -221,7 +227,7 @@ def test_what_somebody_removed_is_changed_too(credentials, monkeypatch):
         def put(self, *given, **named):
             raise FileNotFoundError
 
-    monkeypatch.setattr(remote, "_bucket", lambda url: Gone())
+    monkeypatch.setattr(remote, "bucket_of", lambda url: Gone())
     with pytest.raises(Changed):
         folder("s3://bucket/x").replace_version("pointer", b"2", "1")
 
@@ -266,9 +272,9 @@ def test_answers_that_fail_for_a_while_are_asked_for_again(planted_twice, monkey
 
 
 def test_refused_credentials_and_silence_are_told_apart():
-    with pytest.raises(remote.Forbidden, match="refused to these credentials"), remote._translated("s3://b/x"):
+    with pytest.raises(remote.Forbidden, match="refused to these credentials"), remote.translated("s3://b/x"):
         raise PermissionDeniedError("403")
-    with pytest.raises(Unreachable, match="run the same command again"), remote._translated("s3://b/x"):
+    with pytest.raises(Unreachable, match="run the same command again"), remote.translated("s3://b/x"):
         raise GenericError("timeout")
 
 
@@ -280,5 +286,56 @@ def test_images_are_appended_to_a_remote_store_as_to_a_local_one(faces, bucket, 
     save_faces(faces / "later", rng)
     for place in ("s3://bucket/f.zarr", here):
         assert prep(faces, place).n_new == 30
-    there = {key.removeprefix("f.zarr/"): content for key, content in objects(bucket).items() if lock.LEASE not in key}
+    there = {key.removeprefix("f.zarr/"): content for key, content in contents(bucket).items() if lock.LEASE not in key}
     assert {str(file.relative_to(here)): file.read_bytes() for file in here.rglob("*") if file.is_file()} == there
+
+
+def test_images_of_a_bucket_make_the_store_that_their_files_make(bucket, faces, tmp_path):
+    for path in faces.rglob("*.png"):
+        bucket.put_object(Bucket="bucket", Key=f"images/{path.relative_to(faces)}", Body=path.read_bytes())
+    with zipfile.ZipFile(tmp_path / "f.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in faces.rglob("*.png"):
+            archive.write(path, path.relative_to(faces))
+    bucket.put_object(Bucket="bucket", Key="f.zip", Body=(tmp_path / "f.zip").read_bytes())
+    prep(faces, tmp_path / "local.zarr")
+    for source in ("s3://bucket/images", "s3://bucket/f.zip"):
+        path = prep(source, tmp_path / f"{source[-3:]}.zarr").path.path
+        assert same_from_any_source(path) == same_from_any_source(tmp_path / "local.zarr")
+    assert prep("s3://bucket/images", tmp_path / "ges.zarr").n_new == 0
+
+
+def test_a_server_that_fails_for_good_makes_no_image_unreadable(bucket, faces, tmp_path, monkeypatch):
+    for path in faces.rglob("*.png"):
+        bucket.put_object(Bucket="bucket", Key=f"images/{path.relative_to(faces)}", Body=path.read_bytes())
+    read = objects.read_whole
+
+    def failing(home, name, limit):
+        if name.endswith("9.png"):
+            raise Unreachable(f"{home} cannot be reached")
+        return read(home, name, limit)
+
+    monkeypatch.setattr(objects, "read_whole", failing)
+    with pytest.raises(Unreachable):
+        prep("s3://bucket/images", tmp_path / "f.zarr", max_skip=1.0)
+    monkeypatch.undo()
+    assert prep("s3://bucket/images", tmp_path / "f.zarr").unreadable == []
+
+
+def test_images_of_a_web_server_are_read_from_a_list(faces, tmp_path):
+    handler = functools.partial(Quiet, directory=str(faces))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as web:
+        threading.Thread(target=web.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{web.server_port}"
+        (tmp_path / "list").write_text(f"{address}/deep/00.png\n{address}/lost.png\n")
+        options = Options(decoding=Decoding(), lists=[str(tmp_path / "list")], max_skip=0.5)
+        with ThreadPoolExecutor(2) as pool:
+            prepared = prepare([], tmp_path / "f.zarr", options, pool)
+        web.shutdown()
+    assert [broken.name for broken in prepared.unreadable] == ["lost.png"]
+    expected = np.asarray(Image.open(faces / "deep" / "00.png")).ravel()
+    np.testing.assert_array_equal(store.open_array(prepared.path, "A")[:, 0], expected)
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
