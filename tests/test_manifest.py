@@ -8,7 +8,9 @@ import shutil
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import pandas
 import pytest
+import xarray
 import zarr
 
 from data_prep import columns, store
@@ -68,7 +70,6 @@ def test_what_is_no_image_is_listed_with_its_reason_and_appended_to(faces, tmp_p
 
 
 def test_pandas_and_xarray_read_it(faces, tmp_path):
-    pandas, xarray = pytest.importorskip("pandas"), pytest.importorskip("xarray")
     path = prep(faces, tmp_path / "f.zarr").path.path
     with xarray.open_zarr(path, consolidated=False) as opened:
         lines = "\n".join(opened.manifest.values)

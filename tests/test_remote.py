@@ -144,7 +144,7 @@ def test_the_commands_work_on_an_address_and_show_no_secret(faces, bucket, crede
     ]
     assert [(s.returncode, s.stderr if s.returncode else "") for s in shown] == [(0, "")] * 4
     assert json.loads(shown[-1].stdout)["nmf"]["d3"]["n_iter"] == 9 + 1
-    everything = "".join(s.stdout + s.stderr for s in shown).encode() + b"".join(objects(bucket).values())
+    everything = "".join(s.stdout + s.stderr for s in shown).encode() + b"".join(contents(bucket).values())
     assert SECRET.encode() not in everything
 
 
