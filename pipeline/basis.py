@@ -37,11 +37,15 @@ class Sums(NamedTuple):
     """What a pass returns: the sums over blocks of A_j H_jᵀ (m, d) and H_j H_jᵀ (d, d)."""
 
     AHt: NDArray[np.floating[Any]]
-    HHt: NDArray[np.floating[Any]]
+    HHt: NDArray[np.float64]
     residual: float | None = None
     """‖A − W H‖² of the pass's W, where it was asked for."""
     gradient: NDArray[np.float64] | None = None
     """Squares (2,) of the projected gradient of H and of WᵀA, for W of unit columns, where they were asked for."""
+
+    def kept(self) -> "Sums":
+        """Return what is kept of them with a result: of the sums alone, the large one in float32."""
+        return Sums(self.AHt.astype(np.float32), self.HHt)
 
 
 def basis_of(W: Matrix) -> Basis:

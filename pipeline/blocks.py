@@ -25,12 +25,14 @@ class StoredBlocks:
     """What the chunks' own checksums must be, where that is known: a chunk of another store has a valid one too."""
     n: int | None = None
     """Columns of the matrix; an append may have made the array longer since."""
+    skip: int = 0
+    """Columns of the first chunk that are left out."""
 
     def __iter__(self) -> Iterator[NDArray[Any]]:
         array = store.open_array(self.path, self.name)
         for position, k in enumerate(self.chunks):
             checksum = None if self.checksums is None else self.checksums[position]
-            yield store.read_chunk(array, 0, k, checksum=checksum, n=self.n)
+            yield store.read_chunk(array, 0, k, checksum=checksum, n=self.n)[:, 0 if position else self.skip :]
 
 
 def read_ahead(blocks: Iterable[NDArray[Any]]) -> Iterator[NDArray[Any]]:

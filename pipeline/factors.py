@@ -56,6 +56,10 @@ class Factors:
         """Read an array (rows, columns) of the revision into memory."""
         return np.ascontiguousarray(_lazy(self.path, name).compute(scheduler="synchronous"))
 
+    def read_square(self, name: str) -> NDArray[np.float64]:
+        """Read an array (d, d) of the revision, whose terms nearly cancel and are in float64."""
+        return store.read_chunk(store.open_array(self.path, name), 0, 0)
+
     @cached_property
     def W(self) -> "da.Array":
         """Basis images (m, d), a column each, as a Dask array."""

@@ -1,6 +1,5 @@
 """The job: open the matrix, decide what is left to do, solve, publish."""
 
-import math
 import uuid
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -15,28 +14,27 @@ from data_prep import store
 from data_prep.folders import Where
 from data_prep.lock import only_writer
 from data_prep.store import StoredMatrix
-from pipeline import engine, starts
+from pipeline import engine, rerun, starts
+from pipeline.basis import Basis, basis_of
 from pipeline.checkpoints import Checkpoints, Every
-from pipeline.config import NMFConfig, differences
-from pipeline.factors import Factors, named, newest
-from pipeline.loop import Stop, small_is_over, solve, stop_reason, trailing
+from pipeline.config import NMFConfig
+from pipeline.factors import Factors, named
+from pipeline.loop import Stop, solve, stop_reason
 from pipeline.one_pass import BlockMatrix
 from pipeline.opening import check_reachable, open_blocks, remove_scratch
 from pipeline.plan import Plan, check_rank, make_plan
 from pipeline.provenance import plan_and_outcome, provenance, told_of_state
 from pipeline.publishing import Finished, Wide, publish_revision
-from pipeline.record import EXACT, Iteration, Recorder
-from pipeline.sketching import MAX_PASSES, Choice, choose
+from pipeline.record import EXACT, NEW, Iteration, Recorder
+from pipeline.sketching import Choice
 from pipeline.small_run import SmallRun
 from pipeline.solvers.hals import HALS
 from pipeline.solvers.mu import MU
 from pipeline.solvers.state import Solver, State
+from pipeline.standing import ParametersDiffer as ParametersDiffer  # "as": callers catch it here
+from pipeline.standing import Standing, passes_left, small_problem, where_it_stands
 
 SOLVERS: dict[str, Solver] = {"sketch": HALS(), "hals": HALS(), "mu": MU()}
-
-
-class ParametersDiffer(ValueError):
-    """Parameters or data differ from the stored run's: the command ends with exit code 5."""
 
 
 @dataclass(frozen=True)
@@ -60,13 +58,15 @@ def factorize(
     on_iteration: Callable[[Sequence[Iteration]], None] = lambda iterations: None,
     checkpoint_every: Every = Every(),  # noqa: B008  # it is immutable
     lock_timeout_s: float = 0.0,
+    refresh: str = "auto",
     **settings: Any,
 ) -> Result:
     """Factorize the matrix of a store and write W, H and the loss history back to it.
 
     Runs on the active Dask client, or on threads of this process. A factorization of that name that was interrupted is
     continued to the bits it would have had; so is one of `hals` or `mu` that a smaller budget stopped, while `sketch`
-    goes on from its W. One that needs no more work is returned.
+    goes on from its W. One that needs no more work is returned. Columns that were appended since are taken in: they
+    alone are visited, and W is improved from the sums of all.
 
     Parameters
     ----------
@@ -88,6 +88,9 @@ def factorize(
         How often the state is written for a later run to go on from.
     lock_timeout_s
         How long to wait for another process that is at this factorization.
+    refresh
+        Whether all columns are visited again after new ones were taken in: `never`, `full`, or `auto`, where W H misses
+        the new ones by a tenth more than the old ones.
     **settings
         Fields of `NMFConfig`: solver, init, seed, restarts, max_iter, max_passes, max_time, tol, target_error, …
 
@@ -109,7 +112,7 @@ def factorize(
         starts.check(start, n_components, matrix)
     folder = named(matrix.path, name or f"d{n_components}")
     with only_writer(folder, lock_timeout_s) as still_ours:
-        ways = Ways(fresh, memory_nbytes, start, on_iteration, checkpoint_every, still_ours)
+        ways = Ways(fresh, memory_nbytes, start, on_iteration, checkpoint_every, still_ours, refresh)
         return _factorize(matrix, folder.name, config, ways)
 
 
@@ -122,21 +125,26 @@ class Ways(NamedTuple):
     on_iteration: Callable[[Sequence[Iteration]], None]
     checkpoint_every: Every
     still_ours: Callable[[], None]
+    refresh: str
 
 
 def _factorize(matrix: StoredMatrix, name: str, config: NMFConfig, ways: Ways) -> Result:
-    previous, reason = (None, None) if ways.fresh else _where_it_stands(matrix, name, config)
+    standing = Standing() if ways.fresh else where_it_stands(matrix, name, config, ways.refresh)
+    previous, reason = standing.previous, standing.reason
     if previous is not None and previous.complete and reason is not None:
         return Result(previous, reason, 0)
     remove_scratch(matrix.path / "nmf" / name)
     check_reachable(matrix)
-    choice = _small_problem(matrix, config, previous) if ways.start is None else None
-    passes = _passes_left(matrix, config, choice, previous)
+    choice = small_problem(matrix, config, previous) if ways.start is None else None
+    passes = passes_left(matrix, config, choice, previous)
     plan = make_plan(matrix, config.n_components, ways.memory_nbytes, choice, passes)
-    run = _Run(matrix, name, config, ways, plan, choice, previous)
+    run = _Run(matrix, name, config, ways, plan, choice, standing)
     try:
         with threadpool_limits(limits=1, user_api="blas"):  # the driver's bits must not depend on its cores either
-            state, stop = (run.begin(), reason) if reason else run.solve()
+            if standing.older is not None:
+                state, stop = run.take_in(standing.older)
+            else:
+                state, stop = (run.begin(), reason) if reason else run.solve()
         if stop is Stop.NONFINITE:
             raise store.BadInput(f"{name} was not written: {stop}")
         return Result(run.publish(state, stop), stop, run.recorder.n_new)
@@ -159,10 +167,12 @@ class _Run:
         ways: Ways,
         plan: Plan,
         choice: Choice | None,
-        previous: Factors | None,
+        standing: Standing,
     ) -> None:
         self.matrix, self.name, self.config, self.ways = matrix, name, config, ways
-        self.plan, self.choice, self.previous, self.began = plan, choice, previous, datetime.now(UTC)
+        self.plan, self.choice, self.began = plan, choice, datetime.now(UTC)
+        self.previous = previous = standing.previous
+        self.older = standing.older
         earlier = previous.iterations if previous else []
         self.recorder = Recorder(matrix, earlier, plan=plan, on_iteration=ways.on_iteration)
         self.checkpoints = Checkpoints(lambda state: self.publish(state, None), ways.checkpoint_every)
@@ -171,11 +181,18 @@ class _Run:
         """While it is iterated on."""
         known = {} if previous is None else previous.attributes
         self.of_small = {key: known[key] for key in ("sketch", "svd_bound") if key in known}
+        self.of_rerun = {key: known[key] for key in rerun.KEPT if key in known}
+        self.parts: Sequence[range] = plan.partitions
+        """Chunks of each part of H."""
+        self.warm: Basis | None = None
+        """W of a result that is visited again."""
 
     def begin(self) -> State:
         """Return the state before the first iteration on A."""
         if self.previous is not None:
             return starts.continued(self.previous, self.plan.partitions)
+        if self.warm is not None:
+            return State(W=self.warm, H=[None] * len(self.plan.partitions))
         if self.ways.start is not None:
             return starts.given(self.ways.start, self.matrix, self.plan.partitions)
         recorder = self.recorder
@@ -191,6 +208,22 @@ class _Run:
         """The matrix as it is visited, with what is kept of it in memory."""
         return open_blocks(self.matrix, self.config.n_components, self.plan, self.scratch, self.recorder.visited)
 
+    def take_in(self, older: Factors) -> tuple[State, Stop]:
+        """Take in the columns that a result has not seen, and visit all of them again where that is worth it."""
+        self.of_rerun = {"refresh": self.ways.refresh, "lineage": rerun.lineage_of(older)}
+        self.warm, wanted = basis_of(older.read("W")), self.ways.refresh == "full"
+        if rerun.n_new(older, self.matrix):
+            taken = rerun.take_in(self.matrix, older, self.plan)
+            self.recorder.visited_sample(rerun.n_new(older, self.matrix), read=True)
+            self.recorder.enter(NEW, self.matrix.norm_squared)
+            self.recorder(taken.state)
+            self.of_rerun["drift"], self.warm = taken.drift, taken.state.W
+            if not (wanted or (self.ways.refresh == "auto" and taken.drift > rerun.DRIFT)):
+                self.parts = taken.parts
+                return taken.state, Stop.EXTENDED
+            self.recorder.enter(EXACT, self.matrix.norm_squared)
+        return self.solve()
+
     def solve(self) -> tuple[State, Stop]:
         """Iterate until there is a reason to stop, on the small problem first where there is one."""
         state = self.begin() if self.choice is None else self.solve_small(self.choice)
@@ -202,7 +235,7 @@ class _Run:
 
     def solve_small(self, choice: Choice) -> State:
         """Find W on the small problem; H is solved for when W meets A."""
-        self.small = SmallRun(self.matrix, self.config, choice, self.plan, self.recorder, self.previous)
+        self.small = SmallRun(self.matrix, self.config, choice, self.plan, self.recorder, self.previous, self.warm)
         W = self.small.solve(lambda: self.A, self.on_state, self.checkpoints.end_phase)
         self.of_small, self.small = self.small.told(), None
         self.recorder.enter(EXACT, self.matrix.norm_squared)
@@ -219,79 +252,39 @@ class _Run:
 
     def publish(self, state: State, stop: Stop | None) -> Factors:
         """Write a revision: complete where there is a reason why it stopped, else a checkpoint."""
-        attributes = {
+        parent = self.previous or self.older
+        attributes: dict[str, Any] = {
             **provenance(self.matrix, self.config, self.recorder.iterations, stop),
             **plan_and_outcome(self.matrix, self.plan, self.recorder),
             **self.of_small,
+            **self.of_rerun,
             **told_of_state(state),
+            "keeps_sums": state.sums is not None and self.small is None,
             "start": "given" if self.ways.start is not None and self.previous is None else self.config.init,
-            "parent": None if self.previous is None else self.previous.path.name,
+            "parent": parent and parent.path.name,
             "began": self.began.isoformat(timespec="seconds"),
         }
         before = state.momentum.W_before
-        tall = {"W": state.W.W} | ({} if before is None else {"W_before": before})
+        tall, square = {"W": state.W.W} | ({} if before is None else {"W_before": before}), {}
+        if attributes["keeps_sums"] and state.sums is not None:
+            tall["AHt"], square["HHt"] = state.sums.AHt, state.sums.HHt
+        if stop is not None and "lineage" in self.of_rerun and (self.previous is None or not self.previous.complete):
+            before = named(self.matrix.path, self.name) / self.of_rerun["lineage"][-1]["revision"]
+            attributes["cosines"] = rerun.cosines(state.W.W, Factors(before, {}).read("W"))
         if self.small is None:
-            H = list(zip(self.plan.partitions, state.H, strict=True))
+            H = list(zip(self.parts, state.H, strict=True))
             wide = {"H": Wide(self.config.n_components, self.matrix.shape[1], self.matrix.chunk_images, H)}
         else:
             more, wide, told = self.small.checkpoint(state)
             tall, attributes = tall | more, attributes | self.small.told() | told
         finished = Finished(
-            tall=tall, wide=wide, iterations=self.recorder.iterations, attributes=attributes, complete=stop is not None
+            tall=tall,
+            wide=wide,
+            square=square,
+            iterations=self.recorder.iterations,
+            attributes=attributes,
+            complete=stop is not None,
         )
         # A lost worker's part of H may have to be made again from the revision that this run began with.
-        in_use = self.previous.path.name if stop is None and self.previous is not None else None
+        in_use = parent.path.name if stop is None and parent is not None else None
         return publish_revision(self.matrix, self.name, finished, still_ours=self.ways.still_ours, in_use=in_use)
-
-
-def planned(matrix: StoredMatrix, name: str, config: NMFConfig, memory_nbytes: int | None, *, fresh: bool) -> Plan:
-    """Plan what `factorize` would do; ParametersDiffer where another factorization has that name."""
-    previous, reason = (None, None) if fresh else _where_it_stands(matrix, name, config)
-    choice = _small_problem(matrix, config, previous)
-    passes = 0.0 if reason is not None else _passes_left(matrix, config, choice, previous)
-    return make_plan(matrix, config.n_components, memory_nbytes, choice, passes)
-
-
-def _small_problem(matrix: StoredMatrix, config: NMFConfig, previous: Factors | None) -> Choice | None:
-    """What is to be iterated on before A, unless that is over."""
-    choice = choose(matrix, config)
-    if choice is None or previous is None or previous.attributes["phase"] != EXACT:
-        return choice
-    over = small_is_over(previous.iterations, matrix.norm_squared, config, choice.passes_each)
-    return None if over or not previous.complete else choice
-
-
-def _passes_left(matrix: StoredMatrix, config: NMFConfig, choice: Choice | None, previous: Factors | None) -> float:
-    """Passes that a run makes at most."""
-    made = 0.0 if previous is None else previous.iterations[-1].passes
-    if choice is not None:
-        few = config.max_iter if choice.kind == "all" else max(1, math.floor(MAX_PASSES - choice.passes))
-        most = choice.passes + choice.passes_each * config.max_iter * config.restarts + (config.polish or few)
-    elif previous is None:
-        most = config.max_iter + 2 * starts.columns_of_sample(matrix, config) / matrix.shape[1]
-    else:
-        most = config.max_iter - len(trailing(previous.iterations, EXACT))
-    return max(0.0, min(most, (config.max_passes or math.inf) - made))
-
-
-def _where_it_stands(matrix: StoredMatrix, name: str, config: NMFConfig) -> tuple[Factors | None, Stop | None]:
-    """Return what a run would go on from, and the reason why it need not, if there is one."""
-    previous = newest(matrix.path, name)
-    if previous is None:
-        return None, None
-    _check_same(previous, matrix, config, name)
-    if previous.complete and _small_problem(matrix, config, previous) is not None:
-        return previous, None
-    return previous, stop_reason(previous.iterations, matrix.norm_squared, config)
-
-
-def _check_same(previous: Factors, matrix: StoredMatrix, config: NMFConfig, name: str) -> None:
-    different = differences(previous.attributes["parameters"], config)
-    if previous.attributes["fingerprint"] != matrix.fingerprint:
-        old, new = (f"{m} × {n}" for m, n in (previous.attributes["shape"], matrix.shape))
-        different.append(f"the matrix: {old} → {new}, or other values")
-    if different:
-        raise ParametersDiffer(
-            f"{name} was made with other parameters ({'; '.join(different)}); "
-            f"give this one another --name, or start {name} over with --fresh"
-        )

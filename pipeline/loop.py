@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from enum import StrEnum
 
 from pipeline.config import NMFConfig
-from pipeline.record import EXACT, Iteration
+from pipeline.record import EXACT, NEW, Iteration
 from pipeline.sketching import MAX_PASSES
 from pipeline.solvers.state import Matrixlike, Solver, State
 
@@ -28,6 +28,7 @@ class Stop(StrEnum):
     POLISHED = "A few passes over A polished the solution; --polish or --max-passes make more."
     MAX_PASSES = "No further pass was allowed; raise --max-passes."
     MAX_TIME = "The time was over; raise --max-time."
+    EXTENDED = "New columns were taken in, and the others not visited; --refresh full visits all."
     MAX_ITER = "max_iter iterations were done before the loss settled; raise --max-iter or --tol."
     NONFINITE = "The loss became NaN or infinite; the matrix or the given start holds values that are not finite."
 
@@ -78,7 +79,7 @@ def stop_reason(iterations: Sequence[Iteration], norm_squared: float, config: NM
         Stop.CONVERGED: _settled(losses, WINDOW, config.tol),
         Stop.MAX_PASSES: config.max_passes is not None and last.passes + 1 > config.max_passes,
         Stop.MAX_TIME: config.max_time is not None and last.seconds >= config.max_time,
-        Stop.POLISHED: bool(before) and _polished(before, exact, config),
+        Stop.POLISHED: bool(before) and before[-1].phase != NEW and _polished(before, exact, config),
         Stop.MAX_ITER: len(losses) >= config.max_iter,
     }
     return next((reason for reason, holds in tests.items() if holds), None)

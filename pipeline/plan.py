@@ -208,8 +208,8 @@ def _H_of_a_partition(matrix: StoredMatrix, d: int, parts: list[range]) -> int:
 
 
 def _driver_nbytes(matrix: StoredMatrix, d: int) -> int:
-    """Bytes of W after its update, where that began, and of the two before; of the sums, and of a copy of these."""
-    return (4 * 4 + 8 + 8) * matrix.shape[0] * d
+    """Bytes of W after its update, where that began, and of the two before; of the sums, and of copies of these."""
+    return (4 * 4 + 8 + 8 + 2 * 4) * matrix.shape[0] * d
 
 
 def _chunk_nbytes(matrix: StoredMatrix) -> int:

@@ -38,6 +38,7 @@ def provenance(
         "seconds": last.seconds,
         "shape": list(matrix.shape),
         "fingerprint": matrix.fingerprint,
+        "last_checksum": matrix.attributes["last_checksum"],
         "ended": datetime.now(UTC).isoformat(timespec="seconds"),
         "host": socket.gethostname(),
         "versions": {package: version(package) for package in RECORDED_PACKAGES},

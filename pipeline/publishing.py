@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from data_prep import store
 from data_prep.folders import ASIDE, Folder
@@ -41,6 +42,8 @@ class Finished:
     """W (m, d) and what else has a row a pixel, by name."""
     wide: Mapping[str, "Wide"]
     """H and what else has a column an image, by name."""
+    square: Mapping[str, NDArray[np.float64]]
+    """H Hᵀ and what else is (d, d), by name."""
     iterations: Sequence[Iteration]
     attributes: Mapping[str, Any]
     complete: bool
@@ -138,6 +141,11 @@ def _write(revision: Folder, finished: Finished) -> dict[str, dict[str, str]]:
         store.create_array(
             revision, name, shape=(m, d), chunks=(m, together), dtype=np.float32, dimension_names=("pixel", "component")
         )[...] = values
+    for name, terms in finished.square.items():
+        d = len(terms)
+        store.create_array(
+            revision, name, shape=(d, d), chunks=(d, d), dtype=np.float64, dimension_names=("component", "other")
+        )[...] = terms
     known = {}
     for name, wide in finished.wide.items():
         create_wide(revision, name, wide.rows, wide.n, wide.chunk)
@@ -145,7 +153,7 @@ def _write(revision: Folder, finished: Finished) -> dict[str, dict[str, str]]:
         known[name] = list(itertools.chain.from_iterable(checksums))
     for field, column in to_arrays(finished.iterations).items():
         store.write_array(revision, field, column, ("iteration",))
-    written = (*finished.tall, *finished.wide, *Iteration._fields)
+    written = (*finished.tall, *finished.square, *finished.wide, *Iteration._fields)
     return {name: store.digest(revision, name, known.get(name)) for name in written}
 
 

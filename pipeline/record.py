@@ -21,7 +21,7 @@ class Iteration(NamedTuple):
     """‖A − W H‖ / ‖A‖."""
     phase: str
     """What was iterated on: `exact` is A itself, `sketch`, `sample` and `all` are the small problems of
-    `Choice.kind`. The second start's is `sketch 2`, and so on."""
+    `Choice.kind`, `new` are columns that were appended. The second start's is `sketch 2`, and so on."""
     seconds: float
     """Time so far, that of earlier runs included."""
     passes: float
@@ -30,7 +30,7 @@ class Iteration(NamedTuple):
     """Bytes of A read from the store so far."""
 
 
-EXACT = "exact"
+EXACT, NEW = "exact", "new"
 BEFORE = Iteration(float("inf"), float("inf"), "", 0.0, 0.0, 0)
 DTYPES: dict[str, Any] = {"phase": np.dtypes.StringDType(), "bytes_read": np.dtype(np.int64)}
 

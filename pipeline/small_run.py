@@ -40,10 +40,14 @@ class SmallRun:
         plan: Plan,
         recorder: Recorder,
         previous: Factors | None,
+        warm: Basis | None,
     ) -> None:
         self.matrix, self.config, self.choice, self.plan = matrix, config, choice, plan
         self.recorder, self.previous = recorder, previous
         about = {} if previous is None else previous.attributes.get("small", {})
+        self.warm = warm
+        """W to start from, whose components keep their order."""
+        self.keeps_order: bool = about.get("keeps_order", warm is not None)
         self.n_starts: int = about.get("n_starts", config.restarts if previous is None else 1)
         self.losses: list[float] = about.get("losses", [])
         """Of the starts that are over."""
@@ -65,7 +69,7 @@ class SmallRun:
                 state = self._solve_start(on_state)
                 on_phase(state)
                 if self.best is None or state.loss < min(self.losses):
-                    self.best = ordered(state)
+                    self.best = state.W.W if self.keeps_order else ordered(state)
                 self.losses.append(state.loss)
                 self.previous = None
         assert self.best is not None  # there is one start at least
@@ -87,6 +91,7 @@ class SmallRun:
             "losses": self.losses,
             "loss": state.loss,
             "norm_squared": matrix.norm_squared,
+            "keeps_order": self.keeps_order,
         }
         if isinstance(matrix, Compressed):
             tall["sketch_range"], wide["sketch"] = matrix.Q, self._wide(matrix.B.partitions, matrix.Q.shape[1])
@@ -129,6 +134,8 @@ class SmallRun:
         if self.previous is not None and not self.previous.complete:
             return self._continued(self.previous)
         W = None if self.losses else self.small.W if self.previous is None else self.previous.read("W")
+        if self.warm is not None and not self.losses:
+            return State(W=self.warm, H=[None] * len(self.small.parts))
         if W is None:
             W = uniform(self.config.seed + len(self.losses), 0, (self.matrix.shape[0], self.config.n_components))
         return State(W=basis_of(W), H=[None] * len(self.small.parts))

@@ -8,7 +8,7 @@ import numpy as np
 
 from data_prep.sample import read_sample
 from data_prep.store import StoredMatrix
-from pipeline.basis import basis_of
+from pipeline.basis import Sums, basis_of
 from pipeline.blocks import StoredBlocks
 from pipeline.config import NMFConfig
 from pipeline.factors import Factors
@@ -40,6 +40,7 @@ def continued(previous: Factors, parts: Sequence[range]) -> State:
         loss=previous.iterations[-1].loss,
         from_residual=previous.attributes["momentum"]["from_residual"],
         momentum=continued_momentum(previous),
+        sums=Sums(previous.read("AHt"), previous.read_square("HHt")) if previous.attributes["keeps_sums"] else None,
     )
 
 

@@ -113,6 +113,10 @@ class Model:
     def newest(self):
         return self.pointed.get("resume", self.pointed.get("current"))
 
+    def is_outgrown(self):
+        """Whether images were appended since; test_rerun.py has what a run makes of that."""
+        return self.stage == 1 and self.newest() is not None and self.revisions[self.newest()][0] < 2
+
     def harmed_among(self, needs):
         return {name for name in self.harmed if any(f"{name}/".startswith(f"{need}/") for need in needs)}
 

@@ -31,6 +31,13 @@ def matched_cosine(found, true):
     return cosines[linear_sum_assignment(-cosines)].mean()
 
 
+def nnls_columns(W, A):
+    """Exact non-negative least squares, a column at a time: H with the least ‖A − W H‖²."""
+    from scipy.optimize import nnls
+
+    return np.stack([nnls(W, column)[0] for column in A.T], axis=1)
+
+
 def read_pgm(raw):
     """Binary PGM of 8 bits without comments: (height, width)."""
     fields, at = [], 0

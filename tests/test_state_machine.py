@@ -91,7 +91,7 @@ class Stores(RuleBasedStateMachine, Model):
     @precondition(lambda self: self.complete)
     @rule(seed=SEEDS, n=ITERATIONS, fresh=st.booleans(), stop=st.none() | ITERATIONS)
     def run(self, seed, n, fresh, stop):
-        key = seed + 2 * self.stage
+        key, fresh = seed + 2 * self.stage, fresh or self.is_outgrown()
         other = not fresh and self.newest() is not None and self.revisions[self.newest()][0] != key
         needs, begun, states = self.plan(key, n, fresh)
         stops = stop is not None and begun < stop <= n
@@ -120,7 +120,8 @@ class Stores(RuleBasedStateMachine, Model):
     def killed(self, k, job, seed, n):
         seed = self.revisions[self.newest()][0] % 2 if job == "run" and self.newest() else seed
         stage = 1 if job == "append" and self.complete and not self.harmed else self.stage
-        ways = {"checkpoint_every": Every(iterations=2), "fresh": job == "fresh"}
+        fresh = job == "fresh" or (job == "run" and self.is_outgrown())
+        ways = {"checkpoint_every": Every(iterations=2), "fresh": fresh}
 
         def work():
             shutil._use_fd_functions = False  # removes by whole paths, which are what is watched
@@ -136,8 +137,8 @@ class Stores(RuleBasedStateMachine, Model):
             warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of forks beside threads
             in_child(work)
         self.take_in_matrix()
-        states = self.plan(seed + 2 * self.stage, n, job == "fresh")[2] if job in ("run", "fresh") else []
-        self.take_in(self.state(), *states, *[(None, None)] * (job == "fresh" and POINTER in self.harmed))
+        states = self.plan(seed + 2 * self.stage, n, fresh)[2] if job in ("run", "fresh") else []
+        self.take_in(self.state(), *states, *[(None, None)] * (fresh and POINTER in self.harmed))
 
     @precondition(lambda self: len(self.harmed) < 3 and not self.appending)
     @rule(which=NUMBERS, how=st.sampled_from(sorted(HARMS)), where=NUMBERS)

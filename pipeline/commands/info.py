@@ -12,6 +12,9 @@ from pipeline.commands import options
 from pipeline.factors import Factors, names, newest, open_factors
 from pipeline.loop import Stop
 
+SHOWN = 5
+"""Results that a result came from, the last ones."""
+
 
 @click.command(context_settings=options.CONTEXT)
 @options.zarr
@@ -63,6 +66,23 @@ def how_good(about: Mapping[str, Any]) -> list[str]:
     return [f"    {'; '.join(said)}"] if said else []
 
 
+def how_it_grew(about: Mapping[str, Any]) -> list[str]:
+    """Say what a result came from, and how far from that it is, a line an entry."""
+    lineage = about.get("lineage", [])
+    lines = [
+        f"    from {one['revision'][:7]}: n = {one['n']:,}, relative error {one['relative_error']:.4f}, "
+        f"{one['passes']:.3g} passes, {one['seconds']:.1f} s"
+        for one in lineage[-SHOWN:]
+    ]
+    if len(lineage) > SHOWN:
+        lines.insert(0, f"    {len(lineage) - SHOWN} earlier ones; --json lists them")
+    if "drift" in about:
+        turned = about.get("cosines", {}).get("min")
+        least = "" if turned is None else f"; components turned to a cosine of {turned:.3f} at least"
+        lines.append(f"    {100 * about['drift']:+.1f}% missed of the new columns than of the old ones{least}")
+    return lines
+
+
 def _matrix_summary(matrix: StoredMatrix) -> dict[str, Any]:
     m, n = matrix.shape
     return {
@@ -106,7 +126,7 @@ def _text(factors: Factors) -> str:
         f"  {factors.path.parent.name}: d = {parameters['n_components']}, {parameters['solver']}, "
         f"relative error {about['relative_error']:.4f} after {about['n_iter']} iterations "
         f"({about['passes']:.3g} passes, {about['seconds']:.1f} s), {about['ended']}",
-        *(f"  {said}" for said in how_good(about)),
+        *(f"  {said}" for said in (*how_good(about), *how_it_grew(about))),
         f"      W and H hold 1 number for every {ratio:.1f} of A. {Stop[about['stop']]}",
     ]
     if ratio < 1:

@@ -17,6 +17,7 @@ from data_prep.folders import Folder
 from pipeline.commands import values
 from pipeline.config import INITS, SOLVERS, NMFConfig
 from pipeline.factors import named
+from pipeline.rerun import REFRESH
 
 CONTEXT = {"auto_envvar_prefix": "NMF_BATCH", "show_default": True}
 
@@ -104,6 +105,13 @@ REQUEST: tuple[Decorator, ...] = (
     ),
     click.option("--target-error", type=float, help="Stop at this relative error ‖A − WH‖ / ‖A‖."),
     click.option("--name", help="Name of the factorization in the store; d99 for -d 99 unless given."),
+    click.option(
+        "--refresh",
+        type=click.Choice(REFRESH),
+        default="auto",
+        help="Once new images were taken in: visit all again where those are missed by a tenth more than the others, "
+        "never, or in any case.",
+    ),
     click.option("--fresh", is_flag=True, help="Start over, whatever is stored under the name."),
     memory,
 )

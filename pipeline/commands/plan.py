@@ -10,8 +10,9 @@ from data_prep.folders import Folder
 from data_prep.store import StoredMatrix, open_matrix
 from pipeline.calibration import Estimate, estimate
 from pipeline.commands import options
-from pipeline.job import SOLVERS, planned
+from pipeline.job import SOLVERS
 from pipeline.plan import Plan
+from pipeline.standing import planned
 
 
 @click.command(context_settings=options.CONTEXT)
@@ -23,6 +24,7 @@ def plan(
     n_components: int,
     name: str | None,
     fresh: bool,
+    refresh: str,
     memory: int | None,
     place: options.Place,
     as_json: bool,
@@ -39,7 +41,7 @@ def plan(
     config, name = options.configured(path, n_components, name, settings)
     matrix = open_matrix(path)
     with options.connected(place):
-        to_do = planned(matrix, name, config, memory, fresh=fresh)
+        to_do = planned(matrix, name, config, memory, fresh=fresh, refresh=refresh)
         measured = estimate(matrix, SOLVERS[config.solver], n_components, to_do)
     summary = _summary(matrix, to_do, measured)
     options.say(json.dumps(summary) if as_json else _text(matrix, to_do, summary))

@@ -9,11 +9,14 @@ import click
 from data_prep.folders import Folder
 from pipeline.checkpoints import Every
 from pipeline.commands import options, progress, values
-from pipeline.commands.info import how_good
+from pipeline.commands.info import how_good, how_it_grew
 from pipeline.commands.signals import safe_point
 from pipeline.job import Result, factorize
 from pipeline.loop import trailing
 from pipeline.record import Iteration
+
+UNCHANGED = 99
+"""Exit code where nothing was to be done, for those who ask for it."""
 
 
 @click.command(context_settings=options.CONTEXT)
@@ -30,6 +33,7 @@ from pipeline.record import Iteration
 @click.option(
     "--lock-timeout", type=values.Duration(), default="0s", help="How long to wait for another run of the same."
 )
+@click.option("--exit-if-unchanged", is_flag=True, help="End with exit code 99 where there is nothing to do.")
 @options.place
 @options.as_json
 def run(
@@ -37,6 +41,8 @@ def run(
     n_components: int,
     name: str | None,
     fresh: bool,
+    refresh: str,
+    exit_if_unchanged: bool,
     memory: int | None,
     checkpoint_every: Every,
     grace: float,
@@ -44,12 +50,13 @@ def run(
     place: options.Place,
     as_json: bool,
     **settings: Any,
-) -> None:
+) -> int:
     """Factorize A ≈ W H with W, H ≥ 0, minimising ‖A − W H‖².
 
     W (m, d) holds d basis images, H (d, n) how much of each is in every image. They are written to the store, with
     the loss after each iteration. Run again, the same command does nothing; after an interruption, or with a higher
-    --max-iter or a smaller --tol, it goes on from where it was, to the bits it would have had.
+    --max-iter or a smaller --tol, it goes on from where it was, to the bits it would have had. Images that were
+    appended since are taken in, at the cost of those alone.
 
     \b
     Example:
@@ -74,6 +81,7 @@ def run(
             n_components,
             name=name,
             fresh=fresh,
+            refresh=refresh,
             memory_nbytes=memory,
             on_iteration=on_iteration,
             checkpoint_every=checkpoint_every,
@@ -82,6 +90,7 @@ def run(
         )
     shown.close()
     options.say(json.dumps(_summary(result)) if as_json else _text(result, path))
+    return UNCHANGED if exit_if_unchanged and result.n_new == 0 else 0
 
 
 def _summary(result: Result) -> dict[str, Any]:
@@ -100,5 +109,6 @@ def _text(result: Result, path: Folder) -> str:
         f"{path}/nmf/{name}: {did}; relative error {attributes['relative_error']:.4f} after {attributes['n_iter']} "
         f"iterations, {attributes['passes']:.3g} passes, {attributes['seconds']:.1f} s. {result.stop}",
         *how_good(attributes),
+        *how_it_grew(attributes),
     ]
     return "\n".join(lines)

@@ -64,6 +64,7 @@ class HALS:
             from_residual=residual,
             projected_gradient=basis.projected_gradient(W, sums),
             momentum=momentum.after_a_gain(state.W.W, state.H if self.extrapolates_H else None) if warm else momentum,
+            sums=None if self.extrapolates_H else sums.kept(),
         )
         return _revived(A, taken, sums)
 

@@ -25,6 +25,7 @@ class MU:
             loss=basis.squared_error(A.norm_squared, state.W, W, sums, inner),
             from_residual=residual,
             projected_gradient=basis.projected_gradient(W, sums),
+            sums=sums.kept(),
         )
 
 

@@ -62,6 +62,8 @@ class State:
     projected_gradient: float | None = None
     """See `basis.projected_gradient`."""
     momentum: Momentum = Momentum()  # noqa: RUF009  # it is immutable
+    sums: Sums | None = None
+    """A Hᵀ and H Hᵀ of exactly this H, which a rerun needs once there are more columns; None before the first visit."""
 
     def fits_well(self, norm_squared: float) -> bool:
         """Whether the relative error is so small that sums of products no longer tell it."""
