@@ -226,7 +226,7 @@ def test_harmed_at_any_file_operation_it_goes_on_to_the_same_bits(job, harm, tmp
         factorize(source, 4, max_iter=2, tol=0)
     else:
         save_faces(source, rng)
-    step = "1" if SOAK else "131"
+    step = "1" if SOAK else "223"
     command = [sys.executable, "-m", "tests.killed", job, harm, str(source), str(tmp_path / "copy.zarr"), step]
     shown = subprocess.run(command, capture_output=True, text=True, timeout=3600)
     assert shown.returncode == 0, shown.stdout + shown.stderr

@@ -14,6 +14,7 @@ from data_prep.arrays import write_matrix
 from data_prep.folders import LocalFolder
 from pipeline import engine, plan
 from pipeline.plan import RefusedPlan, make_plan
+from tests.conftest import SOAK
 
 MEBI = 2**20
 MEASURE = r"""
@@ -47,8 +48,12 @@ def run(path, d, memory_nbytes, solver="mu", **limits):
     )
 
 
-@pytest.mark.parametrize("solver", ["mu", "hals"])
-@pytest.mark.parametrize(("d", "memory_mib"), [(60, 350), (60, 400), (60, 2000), (150, 600)])
+SHAPES = [(60, 350, "hals"), (150, 600, "mu")]
+SIZES = ((60, 350), (60, 400), (60, 2000), (150, 600))
+ALL_SHAPES = [(d, mib, solver) for d, mib in SIZES for solver in ("mu", "hals")]
+
+
+@pytest.mark.parametrize(("d", "memory_mib", "solver"), ALL_SHAPES if SOAK else SHAPES)
 def test_measured_is_at_most_planned_and_planned_at_most_1_5_of_measured(large, d, memory_mib, solver):
     planned = make_plan(store.open_matrix(large), d, memory_mib * MEBI).worker_nbytes
     shown = run(large, d, memory_mib * MEBI, solver)
@@ -66,7 +71,7 @@ print(about["sketch"]["whole"], about["outcome"]["driver_nbytes"], about["plan"]
 """
 
 
-@pytest.mark.parametrize(("d", "memory_mib", "whole"), [(60, 350, False), (150, 600, True)])
+@pytest.mark.parametrize(("d", "memory_mib", "whole"), [(60, 350, False), (150, 600, True)][: 2 if SOAK else 1])
 def test_a_sketch_of_a_sample_or_of_all_stays_within_its_plan(large, d, memory_mib, whole):
     """Of 30,000 columns, 200 a component are fewer at d = 60; at d = 150 the sample is of too few and all are taken."""
     command = [sys.executable, "-c", SKETCH, str(large), str(d), str(memory_mib * MEBI)]

@@ -11,7 +11,7 @@ from data_prep.decode import Decoding
 from data_prep.images import Options, prepare
 from pipeline import factorize
 from tests import naive
-from tests.conftest import real
+from tests.conftest import SOAK, real
 
 
 def prepared(archive, path, **settings):
@@ -55,10 +55,10 @@ def test_celeba_at_0_4_is_87_by_71_and_mu_falls_as_published(tmp_path):
     archive = real("celeba/celeba_178x218_first4000.zip")
     made = prepared(archive, tmp_path / "celeba.zarr", mode="L", scale=0.4)
     assert (made.shape, made.image_shape, len(made.unreadable)) == ((6177, 4000), (87, 71, 1), 0)
-    factors = factorize(made.path, 99, solver="mu", max_iter=50, tol=0).factors
+    factors = factorize(made.path, 99, solver="mu", max_iter=50 if SOAK else 10, tol=0).factors
     errors = [iteration.relative_error for iteration in factors.iterations]
     assert errors[9] == pytest.approx(0.4458, abs=0.003)
-    assert errors[49] == pytest.approx(0.2815, abs=0.005)
+    assert errors[49:] == ([pytest.approx(0.2815, abs=0.005)] if SOAK else [])
     assert (factors.loss[1:] <= factors.loss[:-1] * (1 + 1e-6)).all()
 
 

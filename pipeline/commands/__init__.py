@@ -12,7 +12,7 @@ import click
 
 FULL = {errno.ENOSPC, errno.EDQUOT}
 """What a full disk says: as with errors that pass, the same command can be run again."""
-COMMANDS = ("prep", "plan", "run", "info", "verify", "repair", "demo")
+COMMANDS = ("prep", "plan", "run", "info", "transform", "match", "verify", "repair", "demo")
 EXIT_CODES = """\b
 Exit codes:
     0  done, or nothing to do
@@ -22,6 +22,7 @@ Exit codes:
     5  parameters or data differ from the stored run
    11  another process is writing this
    75  temporary: run again
+   99  nothing new, with --exit-if-unchanged
   130, 143  interrupted by Ctrl-C, by SIGTERM; 75 by SIGUSR1
 """
 

@@ -1,15 +1,10 @@
 """nmf-batch prep: images in, a matrix out."""
 
 import json
-import os
-import threading
 import warnings
 from collections.abc import Iterator
-from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict
-from importlib import import_module
-from multiprocessing import get_context, parent_process
 from typing import Any
 
 import click
@@ -25,6 +20,7 @@ from data_prep.manifest import duplicates
 from data_prep.store import CODECS
 from pipeline.commands import options, progress, values
 from pipeline.commands.signals import safe_point
+from pipeline.commands.tasks import executor_at
 
 SHOWN = 10
 
@@ -103,7 +99,7 @@ def prep(
         found = estimate(path, list_images(sources, wanted), wanted)
         options.say(json.dumps(asdict(found)) if as_json else _estimated(path, found))
         return 0
-    with safe_point(), _executor(place) as executor, _progress() as on_progress:
+    with safe_point(), executor_at(place) as executor, _progress() as on_progress:
         prepared = prepare(sources, path, wanted, executor, on_progress)
     twins = duplicates(path, prepared.shape[1]) if dedupe else None
     options.say(json.dumps(_summary(prepared, twins)) if as_json else _text(prepared, twins))
@@ -120,33 +116,6 @@ def _progress() -> Iterator[Any]:
 
     yield on_progress
     shown.close()
-
-
-@contextmanager
-def _executor(place: options.Place) -> Iterator[Executor]:
-    with options.connected(place) as client:
-        if client is None:
-            # Processes: Pillow's decoders run side by side in threads too, but what surrounds them does not.
-            # Not forked: children would share the offset of an archive that is open here.
-            with ProcessPoolExecutor(CPU_COUNT, get_context("spawn"), _begin_process) as processes:
-                for _ in range(CPU_COUNT):
-                    processes.submit(import_module, "data_prep.columns")  # they start while the sources are listed
-                yield processes
-        else:
-            yield client.get_executor(pure=False)
-
-
-def _begin_process() -> None:
-    """Prepare a process: it ends with its parent, however that ends, and keeps Pillow's warnings to itself."""
-    parent = parent_process()
-    assert parent is not None
-
-    def follow() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=follow, daemon=True).start()
-    warnings.filterwarnings("ignore", module="PIL")
 
 
 def _summary(prepared: Prepared, twins: list[list[str]] | None) -> dict[str, Any]:

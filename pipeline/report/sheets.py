@@ -15,7 +15,7 @@ Picture = NDArray[np.uint8]
 
 GAP = 2
 PAPER = (255, 255, 255, 255)
-SHEET_PIXELS, PANEL_PIXELS = 1200, 480
+SHEET_PIXELS, PANEL_PIXELS, MATCH_PIXELS = 1200, 480, 96
 CHECKS = (204, 255)
 """Gray levels of the board that shows through where an image is transparent."""
 
@@ -44,6 +44,20 @@ def panel(factors: Factors, columns: Sequence[int]) -> Image.Image:
         parts = [to_picture(A[:, k], shape), basis, weights, to_picture(W @ H[:, k], shape)]
         rows.append(_beside([_enlarge(part, len(basis)) for part in parts]))
     return Image.fromarray(np.concatenate([_framed(row, 3 * GAP) for row in rows]))
+
+
+def match_sheet(factors: Factors, rows: Sequence[tuple[NDArray[np.uint8], Sequence[int]]]) -> Image.Image:
+    """For each of some images, a column (m,) as stored: itself, and stored images that are like it."""
+    shape = image_shape(factors)
+    width = 1 + max(len(alike) for _, alike in rows)
+    drawn = []
+    for column, alike in rows:
+        found = _columns(factors, alike) if alike else np.zeros((len(column), 0), np.float32)
+        pictures = [to_picture(values, shape) for values in (column / 255, *found.T)]
+        pictures += [np.full_like(pictures[0], 255)] * (width - len(pictures))
+        height = max(len(pictures[0]), MATCH_PIXELS)
+        drawn.append(np.concatenate([_beside([_enlarge(picture, height)]) for picture in pictures], axis=1))
+    return Image.fromarray(np.concatenate(drawn))
 
 
 def image_shape(factors: Factors) -> tuple[int, int, int]:

@@ -1,0 +1,100 @@
+"""Images that are not stored, or those of another store, a chunk at a time: each batch is read where it is needed."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_prep import store
+from data_prep.columns import How, decode_all
+from data_prep.decode import stored_decoding
+from data_prep.folders import Folder
+from data_prep.listing import Files
+from data_prep.manifest import Status
+from data_prep.sources import list_sources
+from data_prep.store import StoredMatrix
+
+
+class Batch(NamedTuple):
+    """Columns like those of A."""
+
+    columns: NDArray[Any]
+    """(m, c), as stored: zero where an image could not be read."""
+    names: Sequence[str]
+    reasons: Sequence[str]
+    """Why an image could not be read; empty where it could."""
+
+
+@dataclass(frozen=True)
+class ImageBatch:
+    """Images of some files."""
+
+    files: Files
+    how: How
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __call__(self) -> Batch:
+        """Decode them."""
+        columns, rows = decode_all(self.files, self.how)
+        return Batch(
+            np.ascontiguousarray(columns.T),
+            [row.image for row in rows],
+            ["" if row.status == Status.OK else row.reason or "unreadable" for row in rows],
+        )
+
+
+@dataclass(frozen=True)
+class StoredBatch:
+    """A chunk of a prepared store."""
+
+    path: Folder
+    chunk: int
+    first: int
+    last: int
+
+    def __len__(self) -> int:
+        return self.last - self.first
+
+    def __call__(self) -> Batch:
+        """Read it."""
+        columns = store.read_chunk(store.open_array(self.path, "A"), 0, self.chunk, n=self.last)
+        ok = store.read_array(self.path, "ok", self.last)[self.first :]
+        names = store.read_array(self.path, "image", self.last)[self.first :]
+        return Batch(columns, [str(name) for name in names], ["" if one else "unreadable in its store" for one in ok])
+
+
+def batches(matrix: StoredMatrix, sources: Sequence[str], lists: Sequence[str] = ()) -> list[ImageBatch | StoredBatch]:
+    """Images of sources as columns like those of a matrix: decoded as its own were.
+
+    Parameters
+    ----------
+    matrix
+        A store of images.
+    sources, lists
+        As for `list_sources`; or one prepared store, whose images must have the same shape.
+
+    Raises
+    ------
+    BadInput
+        The matrix does not hold images, a source is missing, or a store holds images of another shape.
+    """
+    if "image_shape" not in matrix.attributes:
+        raise store.BadInput(f"{matrix.path} does not hold images, so none can be compared with it")
+    if len(sources) == 1 and not lists and store.group_attributes(sources[0]).get("format") == store.FORMAT:
+        return _of_store(matrix, store.open_matrix(sources[0]))
+    height, width, channels = matrix.attributes["image_shape"]
+    how = How(stored_decoding(matrix.attributes), (height, width, channels))
+    files, c = list_sources(sources, lists).files, matrix.chunk_images
+    return [ImageBatch(files[first : first + c], how) for first in range(0, len(files), c)]
+
+
+def _of_store(matrix: StoredMatrix, other: StoredMatrix) -> list[ImageBatch | StoredBatch]:
+    ours, theirs = (one.attributes.get("image_shape") for one in (matrix, other))
+    if ours != theirs:
+        raise store.BadInput(f"{other.path} holds images of {theirs}, but must hold images of {ours}, as {matrix.path}")
+    spans = other.columns(range(other.n_chunks))
+    return [StoredBatch(other.path, k, span.start, span.stop) for k, span in enumerate(spans)]

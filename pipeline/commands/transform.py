@@ -1,0 +1,80 @@
+"""nmf-batch transform: weights of images that the factorization has not seen."""
+
+import json
+import sys
+from typing import Any
+
+import click
+
+from data_prep.batches import batches
+from data_prep.folders import Folder, folder
+from data_prep.store import open_matrix
+from pipeline.commands import options, progress
+from pipeline.commands.signals import safe_point
+from pipeline.commands.tasks import executor_at
+from pipeline.factors import open_factors
+from pipeline.transform import Weights, transformed, write_weights
+
+STDOUT = "-"
+
+
+@click.command(context_settings=options.CONTEXT)
+@click.argument("sources", nargs=-1)
+@options.zarr
+@options.from_list
+@click.option("--name", required=True, help="Of the factorization: d99.")
+@click.option("--out", required=True, help="Where to write H and the names: a path, an address, or - for stdout.")
+@options.place
+@options.as_json
+def transform(
+    sources: tuple[str, ...],
+    path: Folder,
+    lists: tuple[str, ...],
+    name: str,
+    out: str,
+    place: options.Place,
+    as_json: bool,
+) -> int:
+    """Find the weights H ≥ 0 of images for the basis images W of a factorization, which stay as they are.
+
+    SOURCES are what `prep` takes, and decoded as the store's images were; or another prepared store. The weights are
+    those with the least ‖A − W H‖², to 1e-6 of it. `--out -` writes CSV, with --json an object a line.
+
+    \b
+    Example:
+      nmf-batch transform more/ --zarr faces.zarr --name d99 --out weights.zarr
+    """
+    if not sources and not lists:
+        raise click.UsageError("no images are given; name a folder, an archive or an image, or give --from-list")
+    factors, images = open_factors(path, name), batches(open_matrix(path), sources, lists)
+    n, shown = sum(map(len, images)), progress.Progress("image")
+    with safe_point(), executor_at(place) as executor:
+        if out == STDOUT:
+            broken = sum(
+                _print(found, as_json, k == 0) for k, found in enumerate(transformed(factors, images, executor))
+            )
+        else:
+            with options.as_usage_error():
+                where = folder(out)
+            broken = write_weights(where, factors, images, executor, lambda done: shown(done, n))
+            summary = {"out": str(where), "n": n, "unreadable": broken, "revision": factors.path.name}
+            text = f"{where}: weights of {n:,} images{f', {broken} of them unreadable' if broken else ''}"
+            options.say(json.dumps(summary) if as_json else text)
+    shown.close()
+    return 3 if broken else 0
+
+
+def _print(found: Weights, as_json: bool, first: bool) -> int:
+    """Write weights, a line an image; returns how many images could not be read, which stderr names."""
+    if first and not as_json:
+        options.say(",".join(["image", "relative_error", *(f"component{k}" for k in range(len(found.H)))]))
+    for name, reason, error, h in zip(found.names, found.reasons, found.relative_error, found.H.T, strict=True):
+        if reason:
+            sys.stderr.write(f"unreadable: {name}: {reason}\n")
+        elif as_json:
+            told: dict[str, Any] = {"image": name, "relative_error": float(error), "weights": h.tolist()}
+            options.say(json.dumps(told))
+        else:
+            quoted = '"' + name.replace('"', '""') + '"'
+            options.say(",".join([quoted, f"{error:.6g}", *(f"{weight:.6g}" for weight in h)]))
+    return sum(1 for reason in found.reasons if reason)

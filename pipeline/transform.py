@@ -1,0 +1,139 @@
+"""H of images that a factorization has not seen, for W as it is."""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_prep import store
+from data_prep.folders import Folder
+from pipeline.factors import Factors
+from pipeline.kernels import Matrix, cold_start, hals
+from pipeline.one_pass import aligned, one_blas_thread, project
+
+ACCURACY = 1e-6
+"""Sweeps end where eight of them lower ‖A − W H‖² by less than this share of it."""
+SWEEPS_TOGETHER, MOST_SWEEPS = 8, 800
+AHEAD = 16
+
+
+class Images(Protocol):
+    """Columns that are read where they are needed; data_prep.batches makes such."""
+
+    def __len__(self) -> int: ...
+
+    def __call__(self) -> Any:
+        """Return columns (m, c), names, and why an image could not be read."""
+        ...
+
+
+class Weights(NamedTuple):
+    """What becomes of a batch of images."""
+
+    H: Matrix
+    """(d, c); zero where an image could not be read."""
+    relative_error: NDArray[np.float64]
+    """‖a − W h‖ / ‖a‖ of each image, (c,)."""
+    names: Sequence[str]
+    reasons: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Transform:
+    """The task: from a batch of images to their weights."""
+
+    W: Matrix
+    """(m, d)."""
+    scale: float
+
+    def __call__(self, images: Images) -> Weights:
+        """Read a batch and solve for its H."""
+        one_blas_thread()
+        batch = images()
+        H, errors = weights(self.W, batch.columns, self.scale)
+        return Weights(H, errors, batch.names, batch.reasons)
+
+
+def weights(W: Matrix, A: NDArray[Any], scale: float) -> tuple[Matrix, NDArray[np.float64]]:
+    """H ≥ 0 (d, c) with the least ‖A − W H‖², to 1e-6 of it; and the relative error of each column (c,).
+
+    Parameters
+    ----------
+    W
+        Basis images (m, d).
+    A
+        Columns (m, c), as stored.
+    scale
+        What stored values are multiplied with.
+    """
+    G, C = W.T @ W, project(A, aligned(W), scale)
+    wide = A.astype(np.float32)
+    squares = np.einsum("ij,ij->j", wide, wide, dtype=np.float64) * scale**2
+    H, before = cold_start(G, C), np.inf
+    for _ in range(MOST_SWEEPS // SWEEPS_TOGETHER):
+        H = hals(G, C, H, SWEEPS_TOGETHER)
+        losses = np.maximum(squares + np.einsum("ij,ij->j", H, G @ H - 2 * C, dtype=np.float64), 0)
+        if before - losses.sum() <= ACCURACY * losses.sum():
+            break
+        before = losses.sum()
+    errors = np.divide(np.sqrt(losses), np.sqrt(squares), out=np.zeros_like(losses), where=squares > 0)
+    return H, errors
+
+
+def transformed(factors: Factors, images: Sequence[Images], executor: Executor) -> Iterator[Weights]:
+    """Weights of batches of images, in their order; some are computed ahead of those that are taken."""
+    matrix = store.open_matrix(factors.path.parent.parent.parent)
+    task = Transform(factors.read("W"), matrix.scale)
+    waiting = iter(images)
+    under_way = [executor.submit(task, batch) for batch in islice(waiting, AHEAD)]
+    while under_way:
+        yield under_way.pop(0).result()
+        under_way += [executor.submit(task, batch) for batch in islice(waiting, 1)]
+
+
+def write_weights(
+    path: Folder,
+    factors: Factors,
+    images: Sequence[Images],
+    executor: Executor,
+    on_progress: Callable[[int], None] = lambda done: None,
+) -> int:
+    """Write the weights of images as a group of its own; returns how many images could not be read.
+
+    It holds H (d, n), `image` (n,), `ok` (n,) and `relative_error` (n,), and says of which factorization it is.
+
+    Raises
+    ------
+    BadInput
+        The path is taken.
+    """
+    names = ("H", "image", "ok", "relative_error")
+    if store.group_attributes(path).get("status") == "complete":
+        raise store.BadInput(f"{path} holds weights already; choose another --out")
+    store.begin(path, expendable=names)
+    n, d = sum(map(len, images)), factors.attributes["parameters"]["n_components"]
+    c = max(map(len, images))
+    H = store.create_array(
+        path, "H", shape=(d, n), chunks=(d, c), dtype=np.float32, dimension_names=("component", "image")
+    )
+    found_names: list[str] = []
+    ok: list[bool] = []
+    errors: list[NDArray[np.float64]] = []
+    for found in transformed(factors, images, executor):
+        H[:, len(ok) : len(ok) + len(found.names)] = found.H
+        ok += [not reason for reason in found.reasons]
+        errors.append(found.relative_error)
+        found_names += found.names
+        on_progress(len(ok))
+    store.write_array(path, "image", np.array(found_names, np.dtypes.StringDType()), ("image",))
+    store.write_array(path, "ok", np.array(ok, np.bool_), ("image",))
+    store.write_array(path, "relative_error", np.concatenate(errors), ("image",))
+    path.put_on_disk()
+    of = {"revision": factors.path.name, **{key: factors.attributes[key] for key in ("fingerprint", "parameters")}}
+    digests = {name: store.digest(path, name) for name in names}
+    store.publish(path, {"format": store.FORMAT, "status": "complete", "kind": "weights", "of": of, "digests": digests})
+    return ok.count(False)
