@@ -32,7 +32,7 @@ from pipeline.solvers.hals import HALS
 from pipeline.solvers.mu import MU
 from pipeline.solvers.state import Solver, State
 from pipeline.standing import ParametersDiffer as ParametersDiffer  # "as": callers catch it here
-from pipeline.standing import Standing, passes_left, small_problem, where_it_stands
+from pipeline.standing import Standing, passes_to_make, small_problem, where_it_stands
 
 SOLVERS: dict[str, Solver] = {"sketch": HALS(), "hals": HALS(), "mu": MU()}
 
@@ -89,8 +89,8 @@ def factorize(
     lock_timeout_s
         How long to wait for another process that is at this factorization.
     refresh
-        Whether all columns are visited again after new ones were taken in: `never`, `full`, or `auto`, where W H misses
-        the new ones by a tenth more than the old ones.
+        Whether all columns are visited again after new ones were taken in: `never`, `full`, or `auto`, where so many
+        of them are so different that W may not suit any more (`rerun.OUTGROWN`).
     **settings
         Fields of `NMFConfig`: solver, init, seed, restarts, max_iter, max_passes, max_time, tol, target_error, …
 
@@ -136,7 +136,7 @@ def _factorize(matrix: StoredMatrix, name: str, config: NMFConfig, ways: Ways) -
     remove_scratch(matrix.path / "nmf" / name)
     check_reachable(matrix)
     choice = small_problem(matrix, config, previous) if ways.start is None else None
-    passes = passes_left(matrix, config, choice, previous)
+    passes = passes_to_make(matrix, config, choice, standing, ways.refresh)
     plan = make_plan(matrix, config.n_components, ways.memory_nbytes, choice, passes)
     run = _Run(matrix, name, config, ways, plan, choice, standing)
     try:
@@ -217,8 +217,9 @@ class _Run:
             self.recorder.visited_sample(rerun.n_new(older, self.matrix), read=True)
             self.recorder.enter(NEW, self.matrix.norm_squared)
             self.recorder(taken.state)
-            self.of_rerun["drift"], self.warm = taken.drift, taken.state.W
-            if not (wanted or (self.ways.refresh == "auto" and taken.drift > rerun.DRIFT)):
+            self.of_rerun |= {"drift": taken.drift, "outgrown": taken.outgrown}
+            self.warm = taken.state.W
+            if not (wanted or (self.ways.refresh == "auto" and taken.outgrown > rerun.OUTGROWN)):
                 self.parts = taken.parts
                 return taken.state, Stop.EXTENDED
             self.recorder.enter(EXACT, self.matrix.norm_squared)

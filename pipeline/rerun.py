@@ -1,8 +1,8 @@
 """Images have come since: H for them alone, and W from kept sums, so that the columns of before are not visited.
 
 With a result stay A Hᵀ and H Hᵀ of its columns. The new columns are visited once, for their H and their sums; W is
-improved from all sums together. What W H misses of the new columns, against what it missed of the old ones, says
-whether W still suits: that is the drift.
+improved from all sums together. What W H misses of the new columns, against what it missed of the old ones, is the
+drift: it says whether they are like those.
 """
 
 import itertools
@@ -21,16 +21,18 @@ from pipeline.basis import Sums, basis_of
 from pipeline.blocks import StoredBlocks
 from pipeline.factors import Factors
 from pipeline.kernels import Matrix
+from pipeline.loop import Stop
 from pipeline.one_pass import Also, BlockMatrix
 from pipeline.plan import Plan
 from pipeline.solvers import hals
 from pipeline.solvers.state import State
 
 REFRESH = ("auto", "never", "full")
-DRIFT = 0.1
-"""What is missed of the new columns, more than of the old ones, from which on all columns are visited again."""
+OUTGROWN = 0.02
+"""From which on all columns are visited again: the mean over all columns of how far those that were taken in since have
+drifted, so that few images that differ much count as little as many that hardly do."""
 W_SWEEPS = 8
-KEPT = ("refresh", "drift", "lineage", "cosines")
+KEPT = ("refresh", "drift", "outgrown", "lineage", "cosines")
 """Attributes of a rerun, which a checkpoint hands on."""
 
 
@@ -43,14 +45,17 @@ class Taken:
     parts: Sequence[range]
     """Chunks of each part of H."""
     drift: float
-    """Relative error of W H on the new columns, before W was improved, over that on the old ones, less 1."""
+    """Relative error of W H on the new columns, before W was improved, over that on the old ones, less 1. Either sign
+    says that they are other images than the old ones."""
+    outgrown: float
+    """See `OUTGROWN`."""
 
 
 def extends(previous: Factors, matrix: StoredMatrix) -> bool:
     """Whether a matrix is the one of a result with columns appended to it."""
     about, c = previous.attributes, matrix.chunk_images
     m, n = about["shape"]
-    if m != matrix.shape[0] or not n < matrix.shape[1] or "last_checksum" not in about:
+    if m != matrix.shape[0] or not n < matrix.shape[1] or not about.get("keeps_sums"):  # which older versions did not
         return False
     checksums = store.read_checksums(matrix)[: -(-n // c)]
     checksums[-1] = about["last_checksum"]  # the chunk may have grown since
@@ -77,10 +82,12 @@ def take_in(matrix: StoredMatrix, previous: Factors, plan: Plan) -> Taken:
     H_old = [StoredBlocks(previous.path, "H", part) for part in old_parts]
     if n_old % c:
         (H_new[0],) = engine.keep_each(_with_old_columns, [(H_new[0], previous, first, n_old)])
+    drift = _relative_error(sums.residual or 0.0, A_new.norm_squared) / _at_least(previous) - 1
     return Taken(
         state=State(W=improved, H=[*H_old, *H_new], loss=loss, sums=together),
         parts=[*old_parts, *(part for part, _ in new)],
-        drift=_relative_error(sums.residual or 0.0, A_new.norm_squared) / _at_least(previous) - 1,
+        drift=drift,
+        outgrown=_outgrown(previous, matrix, drift),
     )
 
 
@@ -89,7 +96,7 @@ def lineage_of(previous: Factors) -> list[dict[str, Any]]:
     about = previous.attributes
     own = {key: about[key] for key in ("relative_error", "passes", "seconds", "stop", "ended")}
     told = {"revision": previous.path.name, "n": about["shape"][1], **own}
-    more = {key: about[key] for key in ("refresh", "drift") if key in about}
+    more = {key: about[key] for key in ("refresh", "drift", "outgrown") if key in about}
     return [*about.get("lineage", []), told | more]
 
 
@@ -123,6 +130,11 @@ def _of_new_columns(matrix: StoredMatrix, n_old: int, plan: Plan) -> list[tuple[
         )
         for part in parts
     ]
+
+
+def _outgrown(previous: Factors, matrix: StoredMatrix, drift: float) -> float:
+    before = previous.attributes["outgrown"] if previous.attributes["stop"] == Stop.EXTENDED.name else 0.0
+    return (before * previous.attributes["shape"][1] + abs(drift) * n_new(previous, matrix)) / matrix.shape[1]
 
 
 def _until(part: range, end: int) -> range:

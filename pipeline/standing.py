@@ -35,10 +35,7 @@ def planned(
     """Plan what `factorize` would do; ParametersDiffer where another factorization has that name."""
     standing = Standing() if fresh else where_it_stands(matrix, name, config, refresh)
     choice = small_problem(matrix, config, standing.previous)
-    passes = 0.0 if standing.reason is not None else passes_left(matrix, config, choice, standing.previous)
-    if standing.older is not None:
-        again = 0.0 if refresh == "never" else passes
-        passes = n_new(standing.older, matrix) / matrix.shape[1] + again
+    passes = passes_to_make(matrix, config, choice, standing, refresh)
     return make_plan(matrix, config.n_components, memory_nbytes, choice, passes)
 
 
@@ -62,6 +59,18 @@ def passes_left(matrix: StoredMatrix, config: NMFConfig, choice: Choice | None, 
     else:
         most = config.max_iter - len(trailing(previous.iterations, EXACT))
     return max(0.0, min(most, (config.max_passes or math.inf) - made))
+
+
+def passes_to_make(
+    matrix: StoredMatrix, config: NMFConfig, choice: Choice | None, standing: Standing, refresh: str
+) -> float:
+    """Passes that a run makes at most, those over new columns included."""
+    if standing.reason is not None:
+        return 0.0
+    most = passes_left(matrix, config, choice, standing.previous)
+    if standing.older is None:
+        return most
+    return n_new(standing.older, matrix) / matrix.shape[1] + (0.0 if refresh == "never" else most)
 
 
 def where_it_stands(matrix: StoredMatrix, name: str, config: NMFConfig, refresh: str = "auto") -> Standing:

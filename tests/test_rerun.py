@@ -213,4 +213,4 @@ def test_the_command_says_what_it_did_and_99_where_nothing_is_new(arrive):
     assert (shown.returncode, "New columns were taken in" in shown.stdout) == (0, True)
     told = nmf_batch("info", "--zarr", path).stdout
     assert "n = 120, relative error" in told
-    assert "missed of the new columns than of the old ones" in told
+    assert "new columns drift by" in told

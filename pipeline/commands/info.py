@@ -79,7 +79,7 @@ def how_it_grew(about: Mapping[str, Any]) -> list[str]:
     if "drift" in about:
         turned = about.get("cosines", {}).get("min")
         least = "" if turned is None else f"; components turned to a cosine of {turned:.3f} at least"
-        lines.append(f"    {100 * about['drift']:+.1f}% missed of the new columns than of the old ones{least}")
+        lines.append(f"    new columns drift by {about['drift']:+.3f} (relative error against the old ones'){least}")
     return lines
 
 

@@ -1,6 +1,7 @@
 """nmf-batch match: which stored images are like new ones."""
 
 import json
+import warnings
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -57,10 +58,11 @@ def match(
         return 0
     if not sources and not lists:
         raise click.UsageError("no images are given; name a folder, an archive or an image, or give --from-list")
+    warnings.filterwarnings("ignore", module="PIL")  # it warns of files on stderr, which have a reason each here
     images, broken = batches(store.open_matrix(path), sources, lists), 0
     names = store.read_array(path, "image", factors.attributes["shape"][1])
     rows: list[tuple[Any, list[int]]] = []
-    with safe_point(), executor_at(place) as executor:
+    with safe_point(), executor_at(place, sum(map(len, images))) as executor:
         for batch, found in zip(images, transformed(factors, images, executor), strict=True):
             best = matches(factors, found.H, top)
             pixels = batch().columns if sheet is not None and len(rows) < ROWS_OF_A_SHEET else None

@@ -109,8 +109,8 @@ REQUEST: tuple[Decorator, ...] = (
         "--refresh",
         type=click.Choice(REFRESH),
         default="auto",
-        help="Once new images were taken in: visit all again where those are missed by a tenth more than the others, "
-        "never, or in any case.",
+        help="Once new images were taken in: visit all again where those are too many and too different, never, or in "
+        "any case.",
     ),
     click.option("--fresh", is_flag=True, help="Start over, whatever is stored under the name."),
     memory,

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import warnings
 from typing import Any
 
 import click
@@ -38,7 +39,7 @@ def transform(
     """Find the weights H ≥ 0 of images for the basis images W of a factorization, which stay as they are.
 
     SOURCES are what `prep` takes, and decoded as the store's images were; or another prepared store. The weights are
-    those with the least ‖A − W H‖², to 1e-6 of it. `--out -` writes CSV, with --json an object a line.
+    those with the least ‖A − W H‖², to 1e-4 of it. `--out -` writes CSV, with --json an object a line.
 
     \b
     Example:
@@ -46,9 +47,10 @@ def transform(
     """
     if not sources and not lists:
         raise click.UsageError("no images are given; name a folder, an archive or an image, or give --from-list")
+    warnings.filterwarnings("ignore", module="PIL")  # it warns of files on stderr, which have a reason each here
     factors, images = open_factors(path, name), batches(open_matrix(path), sources, lists)
     n, shown = sum(map(len, images)), progress.Progress("image")
-    with safe_point(), executor_at(place) as executor:
+    with safe_point(), executor_at(place, n) as executor:
         if out == STDOUT:
             broken = sum(
                 _print(found, as_json, k == 0) for k, found in enumerate(transformed(factors, images, executor))
