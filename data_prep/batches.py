@@ -62,9 +62,16 @@ class StoredBatch:
     def __call__(self) -> Batch:
         """Read it."""
         columns = store.read_chunk(store.open_array(self.path, "A"), 0, self.chunk, n=self.last)
-        ok = store.read_array(self.path, "ok", self.last)[self.first :]
-        names = store.read_array(self.path, "image", self.last)[self.first :]
+        ok, names = (self._values(name) for name in ("ok", "image"))
         return Batch(columns, [str(name) for name in names], ["" if one else "unreadable in its store" for one in ok])
+
+    def _values(self, name: str) -> NDArray[Any]:
+        """Values of an array (n,) of these images."""
+        array = store.open_array(self.path, name)
+        c = array.chunks[0]
+        first = self.first // c
+        found = [store.read_chunk(array, k) for k in range(first, -(-self.last // c))]
+        return np.concatenate(found)[self.first - first * c : self.last - first * c]
 
 
 def batches(matrix: StoredMatrix, sources: Sequence[str], lists: Sequence[str] = ()) -> list[ImageBatch | StoredBatch]:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from data_prep.listing import UNKNOWN, Files, original_bytes, positions_of
-from data_prep.manifest import Row, read_rows
+from data_prep.manifest import read_rows
 from data_prep.remote import Unreachable
 from data_prep.sources import read, sha256_of
 from data_prep.store import StoredMatrix
@@ -28,6 +28,15 @@ class Changes(NamedTuple):
     """Names of images whose files have another content now."""
 
 
+class Suspect(NamedTuple):
+    """A file that has another size or time than it had."""
+
+    position: int
+    image: str
+    sha256: str
+    """Of its content as it was."""
+
+
 def changes(matrix: StoredMatrix, files: Files, executor: Executor) -> Changes:
     """Compare the files of sources with those that a store was prepared from.
 
@@ -45,7 +54,7 @@ def changes(matrix: StoredMatrix, files: Files, executor: Executor) -> Changes:
     _, n = matrix.shape
     taken = np.zeros(len(files), np.bool_)
     gone: list[str] = []
-    suspects: list[tuple[int, Row]] = []
+    suspects: list[Suspect] = []
     rows, again = tee(read_rows(matrix.path, n))
     names = (original_bytes(row.image) for row in again)
     for row, position in zip(rows, positions_of(files, names), strict=True):
@@ -55,17 +64,17 @@ def changes(matrix: StoredMatrix, files: Files, executor: Executor) -> Changes:
         taken[position] = True
         seen = files.nbytes[position], files.versions[position]
         if seen[0] != UNKNOWN and seen != (row.nbytes, row.version):
-            suspects.append((position, row))
-    changed = [row.image for same, row in _contents_kept(files, suspects, executor) if not same]
+            suspects.append(Suspect(position, row.image, row.sha256))
+    changed = [suspect.image for same, suspect in _contents_kept(files, suspects, executor) if not same]
     return Changes(files.take(np.flatnonzero(~taken)), gone, changed)
 
 
-def _contents_kept(files: Files, suspects: Sequence[tuple[int, Row]], executor: Executor) -> Iterator[tuple[bool, Row]]:
-    """Whether the files of some rows have the content that they had."""
+def _contents_kept(files: Files, suspects: Sequence[Suspect], executor: Executor) -> Iterator[tuple[bool, Suspect]]:
+    """Whether some files have the content that they had."""
     lots = [suspects[k : k + AT_ONCE] for k in range(0, len(suspects), AT_ONCE)]
-    tasks = [files.take(np.array([position for position, _ in lot])) for lot in lots]
+    tasks = [files.take(np.array([suspect.position for suspect in lot])) for lot in lots]
     for lot, digests in zip(lots, executor.map(_sha256s, tasks), strict=True):
-        yield from ((digest == row.sha256, row) for (_, row), digest in zip(lot, digests, strict=True))
+        yield from ((digest == suspect.sha256, suspect) for suspect, digest in zip(lot, digests, strict=True))
 
 
 def _sha256s(files: Files) -> list[str]:

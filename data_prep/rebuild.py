@@ -29,8 +29,11 @@ def rebuild(home: Folder, arrays: Sequence[str], prepare: Callable[[Folder], obj
     """
     if not isinstance(home, LocalFolder):
         raise store.BadInput(f"{home} is behind an address, where a store cannot be rebuilt; choose another --zarr")
+    beside = _beside(home)
     with only_writer(home):
-        prepare(_beside(home))
+        if store.group_attributes(beside).get("status") == "complete":  # of files that may have changed since
+            beside.remove()
+        prepare(beside)
         store.publish(home, {"format": store.FORMAT, "status": STATUS})
         _take_place(home, arrays)
 

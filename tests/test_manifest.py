@@ -13,7 +13,7 @@ import pytest
 import xarray
 import zarr
 
-from data_prep import columns, store
+from data_prep import columns, rebuild, store
 from data_prep.append import n_skipped
 from data_prep.decode import Decoding
 from data_prep.folders import ASIDE, folder
@@ -24,7 +24,7 @@ from data_prep.sums import read_mean
 from tests.conftest import real, save_png
 from tests.killed import in_child, kill, watch
 from tests.test_commands import nmf_batch
-from tests.test_images import content, prep
+from tests.test_images import content, go_down, prep
 from tests.test_integrity import damages
 
 
@@ -144,7 +144,7 @@ def test_a_rebuild_that_is_refused_changes_nothing(faces, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Python 3.12 warns of forks beside threads
-@pytest.mark.parametrize("share", [0.5, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98])
+@pytest.mark.parametrize("share", [0.5, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 0.98])
 def test_a_rebuild_that_is_killed_goes_on(faces, tmp_path, share):
     path = prep(faces, tmp_path / "f.zarr").path.path
     (faces / "01.png").unlink()
@@ -166,6 +166,27 @@ def counted(faces, path):
     seen = watch(path.parent, 0, lambda *_: None)
     prep(faces, path, threads=1, rebuild=True)
     return str(seen[0]).encode()
+
+
+def test_a_rebuild_killed_when_all_but_its_place_was_made_goes_on(faces, tmp_path, monkeypatch):
+    path = prep(faces, tmp_path / "f.zarr").path.path
+    (faces / "01.png").unlink()
+    monkeypatch.setattr(rebuild, "_take_place", go_down)
+    monkeypatch.setattr(store, "publish", go_down_at(path, store.publish))
+    with pytest.raises(OSError, match="gone"):
+        prep(faces, path, rebuild=True)
+    monkeypatch.undo()
+    assert store.open_matrix(path).shape == (30, 30)
+    assert prep(faces, path, rebuild=True).shape == (30, 29)
+
+
+def go_down_at(home, publish):
+    def publishes(path, attributes):
+        if str(path) == str(home):
+            go_down()
+        publish(path, attributes)
+
+    return publishes
 
 
 def test_an_image_that_takes_too_long_is_unreadable(faces, tmp_path, monkeypatch):
