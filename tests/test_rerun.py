@@ -21,7 +21,7 @@ from tests.test_images import prep
 from tests.test_integrity import damages
 
 HEIGHT, WIDTH, D = 8, 6, 4
-SETTINGS = {"max_iter": 30, "tol": 0}
+SETTINGS = {"max_iter": 12, "tol": 0}
 
 
 @pytest.fixture
@@ -172,7 +172,7 @@ def test_an_interrupted_refresh_goes_on_to_the_same_bits(arrive, tmp_path, solve
     arrive(30)
     shutil.copytree(path, tmp_path / "copy.zarr")
     whole = factorize(path, D, solver=solver, refresh="full", **SETTINGS)
-    for k in (2, 9, 20):
+    for k in (2, 9):
         with pytest.raises(Stopped):
             factorize(tmp_path / "copy.zarr", D, solver=solver, refresh="full", on_iteration=stop_at(k), **SETTINGS)
     ended = factorize(tmp_path / "copy.zarr", D, solver=solver, refresh="full", **SETTINGS)
