@@ -12,7 +12,7 @@ demo: $(VENV)/installed
 test: lint
 	$(BIN)/pytest -q -n 2
 
-SOAK = archives checkpoints integrity disk edges faults fuzz memory real_data chaos state_machine
+SOAK = archives checkpoints commands integrity disk edges faults fuzz memory real_data chaos state_machine
 
 soak: $(VENV)/tested  # the long forms: harm at every file operation, to every file, at random moments, to every disk
 	NMF_BATCH_SOAK=1 $(BIN)/pytest -q -n 2 $(SOAK:%=tests/test_%.py)

@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from pipeline import open_factors
-from tests.conftest import save_faces, save_png
+from tests.conftest import SOAK, save_faces, save_png
 
 COMMANDS = ["prep", "plan", "run", "info", "demo"]
 
@@ -307,7 +307,7 @@ def large(tmp_path_factory):
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["SIGINT", "SIGTERM"])
-@pytest.mark.parametrize("when_s", [0, 0.03, 0.2])
+@pytest.mark.parametrize("when_s", [0, 0.03, 0.2] if SOAK else [0.03])
 def test_an_interrupted_run_says_so_and_harms_nothing(large, number, code, when_s):
     main = "from pipeline.commands import main; main()"
     arguments = ["run", "--zarr", str(large), "-d", "50", "--max-iter", "100000", "--tol", "0", "--json"]

@@ -84,7 +84,9 @@ def test_a_nightly_job_tries_again_what_is_a_matter_of_time(fakes, prep, run, co
 
 @pytest.mark.parametrize("name", ["slurm.sh", "nightly.sh"])
 def test_shell_recipes_have_no_known_mistakes(name):
-    shown = subprocess.run([Path(sys.executable).parent / "shellcheck", RECIPES / name], capture_output=True, text=True, check=False)
+    shown = subprocess.run(
+        [Path(sys.executable).parent / "shellcheck", RECIPES / name], capture_output=True, text=True, check=False
+    )
     assert shown.stdout == ""
 
 
