@@ -24,7 +24,7 @@ ENDINGS = {
     (".tar.bz2", ".tbz2"): "bz2",
     (".tar.xz", ".txz"): "xz",
 }
-LONGEST_HEADER = 2**16
+LONGEST_HEADER = 2**15
 """Bytes of a header that holds a long name or what else describes a member."""
 RATIO, RATIO_FROM = 200, 2**30
 """A compressed archive may unpack to so many times its size, from so many bytes on."""

@@ -146,6 +146,11 @@ def header(name, size, kind=tarfile.REGTYPE):
     return bytes(raw)
 
 
+def after_pax(record, *blocks):
+    """A header that describes the member after it, and that member."""
+    return header("pax", b"%011o\0" % len(record), tarfile.XHDTYPE) + record.ljust(512, b"\0") + b"".join(blocks)
+
+
 NEGATIVE = b"\xff" * 10 + struct.pack(">h", -1024)
 
 
@@ -159,8 +164,13 @@ NEGATIVE = b"\xff" * 10 + struct.pack(">h", -1024)
         header("a.png", b"77777777777\0", tarfile.XHDTYPE) + bytes(2048),
         header("a.png", b"00000000001\0") + b"x" + bytes(511) + b"no header" * 100,
         header("a.png", b"00000010000\0") + bytes(512),
+        after_pax(b"14 size=-1536\n", header("a.png", b"00000000001\0"), bytes(2048)),
+        header("a", b"00000200000\0", tarfile.GNUTYPE_LONGNAME) + b"x" * 65536 + header("a.png", b"0" * 11 + b"\0"),
     ],
-    ids=["negative", "negative later", "beyond any disk", "long name", "pax header", "broken later", "cut short"],
+    ids=[
+        *("negative", "negative later", "beyond any disk", "long name", "pax header", "broken later", "cut short"),
+        *("negative by pax", "endless name"),
+    ],
 )
 def test_a_hostile_tar_is_bad_input_and_no_hang(tmp_path, content):
     (tmp_path / "t.tar").write_bytes(content)

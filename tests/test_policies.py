@@ -78,7 +78,7 @@ def test_a_large_jpeg_decoded_at_a_part_of_its_size_is_as_good(rng, mode, shape)
 @pytest.mark.parametrize(
     ("values", "gray"),
     [
-        (np.array([[0, 257, 65535]], np.uint16), [0, 1, 255]),
+        (np.array([[0, 128, 255, 257, 65535]], np.uint16), [0, 0, 1, 1, 255]),
         (np.array([[0.0, 0.5, 1.0]], np.float32), [0, 128, 255]),
         (np.array([[0.0, 100.4, 255.0]], np.float64), [0, 100, 255]),
         (np.array([[False, True, True]]), [0, 255, 255]),
