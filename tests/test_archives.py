@@ -151,6 +151,7 @@ def after_pax(record, *blocks):
     return header("pax", b"%011o\0" % len(record), tarfile.XHDTYPE) + record.ljust(512, b"\0") + b"".join(blocks)
 
 
+ONE = b"00000000001\0"
 NEGATIVE = b"\xff" * 10 + struct.pack(">h", -1024)
 
 
@@ -158,13 +159,13 @@ NEGATIVE = b"\xff" * 10 + struct.pack(">h", -1024)
     "content",
     [
         header("a.png", NEGATIVE) + bytes(2048),
-        header("a.png", b"00000000001\0") + b"x" + bytes(511) + header("b.png", NEGATIVE) + bytes(2048),
+        header("a.png", ONE) + b"x" + bytes(511) + header("b.png", NEGATIVE) + bytes(2048),
         header("a.png", b"\x80" + b"\x7f" * 11) + bytes(2048),
         header("a.png", b"77777777777\0", tarfile.GNUTYPE_LONGNAME) + bytes(2048),
         header("a.png", b"77777777777\0", tarfile.XHDTYPE) + bytes(2048),
-        header("a.png", b"00000000001\0") + b"x" + bytes(511) + b"no header" * 100,
+        header("a.png", ONE) + b"x" + bytes(511) + b"no header" * 100,
         header("a.png", b"00000010000\0") + bytes(512),
-        after_pax(b"14 size=-1536\n", header("a.png", b"00000000001\0"), bytes(2048)),
+        header("a.png", ONE) + bytes(512) + after_pax(b"14 size=-1536\n", header("b.png", ONE), bytes(2048)),
         header("a", b"00000200000\0", tarfile.GNUTYPE_LONGNAME) + b"x" * 65536 + header("a.png", b"0" * 11 + b"\0"),
     ],
     ids=[
