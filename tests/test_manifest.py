@@ -7,6 +7,7 @@ import json
 import shutil
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pandas
@@ -113,6 +114,20 @@ def test_a_copy_is_no_change(faces, tmp_path):
     path = prep(faces, tmp_path / "f.zarr").path.path
     shutil.copytree(faces, tmp_path / "copy", copy_function=shutil.copyfile)
     assert prep(tmp_path / "copy", path).n_new == 0
+
+
+def test_twins_of_two_sources_are_told_apart(tmp_path, rng):
+    for folder_name in ("one", "two"):
+        save_png(tmp_path / folder_name / "a.png", rng.integers(0, 256, (6, 5), dtype=np.uint8))
+    sources, path = [tmp_path / "one", tmp_path / "two"], tmp_path / "f.zarr"
+    options = Options(decoding=Decoding())
+    with ThreadPoolExecutor(1) as pool:
+        prepare(sources, path, options, pool)
+        assert prepare(sources, path, options, pool).n_new == 0
+        assert [Path(row.source).name for row in rows_of(path)] == ["one", "two"]
+        save_png(tmp_path / "two" / "a.png", rng.integers(0, 256, (6, 5), dtype=np.uint8))
+        with pytest.raises(StoreDiffers, match=r"have changed since: 1 \(a\.png\)"):
+            prepare(sources, path, options, pool)
 
 
 @pytest.mark.parametrize("harm", ["gone", "changed"])
