@@ -66,13 +66,9 @@ def run(
     shown = progress.Progress("iteration")
 
     def on_iteration(iterations: Sequence[Iteration]) -> None:
-        last = iterations[-1]
         if as_json:
-            options.say(json.dumps({"iteration": len(iterations), **last._asdict()}))
-        done = len(trailing(iterations, last.phase))
-        shown(
-            done, config.max_iter, f"{last.phase}  {last.passes:.3g} passes  relative error {last.relative_error:.4f} "
-        )
+            options.say(json.dumps({"iteration": len(iterations), **iterations[-1]._asdict()}))
+        shown(len(trailing(iterations, iterations[-1].phase)), config.max_iter, _where(iterations[-1]))
         point()
 
     with safe_point(grace) as point, options.connected(place):
@@ -91,6 +87,10 @@ def run(
     shown.close()
     options.say(json.dumps(_summary(result)) if as_json else _text(result, path))
     return UNCHANGED if exit_if_unchanged and result.n_new == 0 else 0
+
+
+def _where(last: Iteration) -> str:
+    return f"{last.phase}  {last.passes:.3g} passes  relative error {last.relative_error:.4f} "
 
 
 def _summary(result: Result) -> dict[str, Any]:
