@@ -122,12 +122,12 @@ def test_components_keep_their_order_and_say_how_far_they_turned(arrive):
     path = arrive(120)
     factorize(path, D, **SETTINGS)
     _, before, _ = factors_of(path)
-    arrive(30)
+    arrive(150, of=before / before.max() * [0.05, 0.05, 0.05, 1.5])  # the last one by energy becomes the first
     factorize(path, D, refresh="full", **SETTINGS)
     factors, W, _ = factors_of(path)
     cosine = (W * before).sum(axis=0) / np.linalg.norm(W, axis=0) / np.linalg.norm(before, axis=0)
     assert factors.attributes["cosines"]["min"] == pytest.approx(cosine.min(), abs=1e-4)
-    assert cosine.min() > 0.95
+    assert cosine.min() > 0.8
 
 
 def test_a_result_can_be_visited_again_later(arrive):
