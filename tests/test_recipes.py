@@ -14,8 +14,8 @@ import yaml
 
 RECIPES = Path(__file__).parents[1] / "cluster" / "recipes"
 FAKE = """#!/bin/sh
-echo "nmf-batch $*" >> "$LOG"
 trap 'echo "told USR1" >> "$LOG"; exit 75' USR1
+echo "nmf-batch $*" >> "$LOG"
 case $1 in prep) codes=$PREP ;; *) codes=$RUN ;; esac
 count=$(grep -c "nmf-batch $1" "$LOG")
 code=$(echo $codes | cut -d' ' -f"$count")
@@ -47,7 +47,7 @@ def start(recipe, *arguments, **environment):
     ("prep", "run", "code", "requeued"),
     [
         *[("0", "0", 0, False), ("3", "0", 0, False), ("0", "75", 0, True), ("75", "0", 0, True)],
-        *[("4", "0", 4, False), ("0", "5", 5, False), ("0", "143", 0, True)],
+        *[("4", "0", 4, False), ("0", "5", 5, False), ("0", "143", 0, True), ("0", "138", 0, True)],
     ],
 )
 def test_a_slurm_job_goes_on_requeues_itself_or_fails_as_the_exit_code_says(fakes, prep, run, code, requeued):

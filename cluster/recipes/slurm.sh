@@ -28,8 +28,8 @@ attempt() { # run a command; SIGUSR1, 120 s before the time is over, makes it wr
   return "$code"
 }
 
-again() { # exit codes that say: the same command goes on from here
-  case $1 in 75 | 130 | 143) return 0 ;; esac
+again() { # exit codes that say: the same command goes on from here; 138 is SIGUSR1 before it could be caught
+  case $1 in 75 | 130 | 138 | 143) return 0 ;; esac
   return 1
 }
 
