@@ -99,6 +99,22 @@ def test_the_kubernetes_recipe_is_what_kubernetes_takes():
     assert job["template"]["spec"]["restartPolicy"] == "Never"  # else a pod failure policy is refused
 
 
+def test_the_pods_of_the_dask_job_are_what_kubernetes_takes():
+    """The resource itself is the operator's; each pod that it makes is Kubernetes'."""
+    spec = yaml.safe_load((RECIPES / "daskjob.yaml").read_text(encoding="utf-8"))["spec"]
+    cluster = spec["cluster"]["spec"]
+    for pod in (spec["job"], cluster["worker"], cluster["scheduler"]):
+        manifest = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}, "spec": pod["spec"]}
+        kubernetes_validate.validate(manifest, "1.31", strict=True)
+    service = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "a"},
+        "spec": cluster["scheduler"]["service"],
+    }
+    kubernetes_validate.validate(service, "1.31", strict=True)
+
+
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not on this machine")
 def test_the_units_are_what_systemd_takes(tmp_path):
     for name in ("nmf-batch.service", "nmf-batch.timer"):
