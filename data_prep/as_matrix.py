@@ -7,6 +7,8 @@ from data_prep.arrays import write_matrix
 from data_prep.decode import decode, opened
 from data_prep.folders import Where
 from data_prep.images import Options, list_images
+from data_prep.listing import printable
+from data_prep.remote import Unreachable
 from data_prep.sources import read
 
 
@@ -26,8 +28,12 @@ def as_matrix(sources: Sequence[str], path: Where, options: Options) -> tuple[in
     try:
         with opened(read(files[0])) as image:
             pixels = decode(image, options.decoding).pixels
+    except Unreachable:
+        raise
     except Exception as error:  # Pillow raises far more than OSError
-        raise store.BadInput(f"{sources[0]} cannot be read ({type(error).__name__}: {error}); give another") from error
+        raise store.BadInput(
+            f"{printable(files[0].name)} cannot be read ({type(error).__name__}: {error}); give another"
+        ) from error
     height, width, channels = pixels.shape
     write_matrix(path, pixels.transpose(2, 0, 1).reshape(channels * height, width), scale=1 / 255)
     return channels * height, width

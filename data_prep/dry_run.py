@@ -7,7 +7,7 @@ from itertools import islice
 
 import numpy as np
 
-from data_prep.columns import How, examine
+from data_prep.columns import examine
 from data_prep.folders import Folder
 from data_prep.images import Options, first_image
 from data_prep.manifest import Status, Unreadable
@@ -58,7 +58,7 @@ def estimate(path: Folder, listing: Listing, options: Options) -> Estimate:
     m, n = int(np.prod(how.image_shape)), len(files)
     began, tried, broken = time.perf_counter(), 0, []
     for k in islice(range(0, n, max(1, n // TRIED)), TRIED):
-        row, _ = examine(files[k], How(how.decoding, how.image_shape, options.time_limit_s))
+        row, _ = examine(files[k], how)
         tried += 1
         if row.status != Status.OK:
             broken.append(Unreadable(row.image, row.reason))

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # nmf-batch on SLURM: one job that prepares what is new and factorizes it, and requeues itself when it is preempted or
-# out of time. Copy it, set the three lines below, and `sbatch slurm.sh`.
+# out of time. Copy it, set IMAGES, STORE and RANK below, and `sbatch slurm.sh`.
 #SBATCH --job-name=nmf-batch
 #SBATCH --nodes=1
 #SBATCH --ntasks=1
@@ -21,7 +21,9 @@ attempt() { # run a command; SIGUSR1, 120 s before the time is over, makes it wr
   child=$!
   trap 'kill -USR1 "$child" 2>/dev/null' USR1
   trap 'kill -TERM "$child" 2>/dev/null' TERM
-  while kill -0 "$child" 2>/dev/null; do
+  wait "$child" # a signal ends this early, with the child still at work; a child that has ended is remembered
+  code=$?
+  while [ "$code" -gt 128 ] && kill -0 "$child" 2>/dev/null; do
     wait "$child"
     code=$?
   done

@@ -93,7 +93,8 @@ def prep(
     warnings.filterwarnings("ignore", module="PIL")  # it warns of files on stderr, which have a reason each here
     if as_matrix:
         shape = prepare_as_matrix(sources, path, wanted)
-        options.say(f"{path}: A is {shape[0]} × {shape[1]}, the pixels of {sources[0]}")
+        told = f"{path}: A is {shape[0]} × {shape[1]}, the pixels of one image"
+        options.say(json.dumps({"zarr": str(path), "shape": shape}) if as_json else told)
         return 0
     if dry_run:
         found = estimate(path, list_images(sources, wanted), wanted)
