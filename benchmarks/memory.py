@@ -33,6 +33,7 @@ from pathlib import Path
 from cluster.connect import connect
 from data_prep.store import open_matrix
 from pipeline import factorize
+from pipeline.config import NMFConfig
 from pipeline.plan import make_plan
 
 def peak():
@@ -41,7 +42,7 @@ def peak():
 if __name__ == "__main__":
     path, d, memory, workers = sys.argv[1], *map(int, sys.argv[2:5])
     with connect(workers=workers or None) as client:
-        plan = make_plan(open_matrix(Path(path)), d, memory)
+        plan = make_plan(open_matrix(Path(path)), NMFConfig(n_components=d), memory)
         factorize(path, d, solver="mu", init="random", max_iter=2, tol=0, fresh=True, memory_nbytes=memory)
         peaks = {"driver": peak(), "workers": list(client.run(peak).values()) if client else []}
     planned = {"driver": plan.driver_nbytes, "worker": plan.worker_nbytes, "cached_share": plan.cached_share}

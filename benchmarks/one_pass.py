@@ -52,7 +52,7 @@ class Iterating:
 @click.option("--workers", type=int, help="Measure on a LocalCluster, with the cost of an empty pass beside it.")
 def main(path: Path, d: int, n: int, workers: int | None) -> None:
     matrix = store.open_matrix(path)
-    start = starts.cold(matrix, NMFConfig(n_components=d, solver="mu"), partitions(matrix))
+    start = starts.cold(matrix, NMFConfig(n_components=d, solver="mu", init="random"), partitions(matrix))
     with (
         threadpool_limits(1, user_api="blas"),
         ThreadPoolExecutor(CPU_COUNT) as pool,

@@ -23,10 +23,11 @@ import numpy as np
 from distributed import Client, LocalCluster
 
 from pipeline import engine
-from pipeline.basis import Basis, Sums, basis_of
+from pipeline.basis import Added, Basis, basis_of
 from pipeline.kernels import Matrix
-from pipeline.one_pass import Arithmetic, BlockMatrix, Spill, one_blas_thread, visit_partition
+from pipeline.one_pass import Arithmetic, BlockMatrix, Spill, visit_partition
 from pipeline.opening import SPILL_EVERY
+from pipeline.panels import one_blas_thread
 
 LOOPBACK = "127.0.0.1"
 
@@ -46,7 +47,7 @@ class Brought(NamedTuple):
 
     name: str = "H"
 
-    def __call__(self, k: int, visited: tuple[list[Matrix], Sums]) -> list[Matrix]:
+    def __call__(self, k: int, visited: tuple[list[Matrix], Added]) -> list[Matrix]:
         """Partition k."""
         return visited[0]
 

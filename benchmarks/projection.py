@@ -16,6 +16,7 @@ from dask.utils import parse_bytes
 from data_prep.folders import folder
 from data_prep.store import StoredMatrix, chunk_images
 from pipeline import engine
+from pipeline.config import NMFConfig
 from pipeline.engine import Place
 from pipeline.plan import RefusedPlan, make_plan, partitions
 
@@ -61,7 +62,7 @@ def project(n: int, workers: int, given: Inputs) -> list[str]:
     place = Place(workers=workers, threads=1, memory_nbytes=given.memory_nbytes, in_process=False)
     try:
         with patch.object(engine, "place", lambda: place):
-            plan = make_plan(A, d, given.memory_nbytes)
+            plan = make_plan(A, NMFConfig(n_components=d), given.memory_nbytes)
     except RefusedPlan as refused:
         needed = str(refused).split("needs ")[1].split(" for")[0]
         return [f"{n:.0e}", str(workers), f"{A.nbytes / 1e9:.1f}", f"refused: a worker needs {needed}"]

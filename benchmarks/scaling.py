@@ -27,7 +27,7 @@ from cluster.connect import connect
 from data_prep import store
 from pipeline import engine, starts
 from pipeline.config import NMFConfig
-from pipeline.one_pass import one_blas_thread
+from pipeline.panels import one_blas_thread
 from pipeline.plan import partitions
 from pipeline.solvers.mu import MU
 

@@ -48,14 +48,14 @@ def drop_from_cache(path: Path) -> None:
 @click.option("--cold", is_flag=True)
 def main(path: Path, d: int, memory: str, n: int, cold: bool) -> None:
     matrix = store.open_matrix(path)
-    plan = make_plan(matrix, d, int(parse_bytes(memory)))
+    plan = make_plan(matrix, NMFConfig(n_components=d), int(parse_bytes(memory)))
     stored = [StoredBlocks(matrix.path, "A", part) for part in plan.partitions]
     with (
         threadpool_limits(1, user_api="blas"),
         ThreadPoolExecutor(CPU_COUNT) as pool,
         TemporaryDirectory(dir=path.parent) as scratch,
     ):
-        A = open_blocks(matrix, d, plan, folder(scratch))
+        A = open_blocks(matrix, NMFConfig(n_components=d), plan, folder(scratch))
         state = starts.cold(matrix, NMFConfig(n_components=d, solver="mu", init="random"), plan.partitions)
         block = next(iter(stored[0])).astype(np.float32)
         W, H = state.W.W, np.ones((d, block.shape[1]), np.float32)

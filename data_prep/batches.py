@@ -25,6 +25,8 @@ class Batch(NamedTuple):
     names: Sequence[str]
     reasons: Sequence[str]
     """Why an image could not be read; empty where it could."""
+    present: NDArray[np.bool_] | None = None
+    """Which entries are known, (m, c); None where all are."""
 
 
 @dataclass(frozen=True)
@@ -55,15 +57,26 @@ class StoredBatch:
     chunk: int
     first: int
     last: int
+    masked: bool
+    """Whether entries are missing."""
 
     def __len__(self) -> int:
         return self.last - self.first
 
     def __call__(self) -> Batch:
         """Read it."""
-        columns = store.read_chunk(store.open_array(self.path, "A"), 0, self.chunk, n=self.last)
-        ok, names = (self._values(name) for name in ("ok", "image"))
-        return Batch(columns, [str(name) for name in names], ["" if one else "unreadable in its store" for one in ok])
+        reasons = ["" if one else "unreadable in its store" for one in self._values("ok")]
+        return Batch(self._chunk("A"), self._names(), reasons, self._chunk("mask") if self.masked else None)
+
+    def _chunk(self, name: str) -> NDArray[Any]:
+        return store.read_chunk(store.open_array(self.path, name), 0, self.chunk, n=self.last)
+
+    def _names(self) -> list[str]:
+        """Names of the columns; their numbers where they have none."""
+        for name in ("image", "item"):
+            if (self.path / name).exists():
+                return [str(one) for one in self._values(name)]
+        return [str(j) for j in range(self.first, self.last)]
 
     def _values(self, name: str) -> NDArray[Any]:
         """Values of an array (n,) of these images."""
@@ -82,17 +95,17 @@ def batches(matrix: StoredMatrix, sources: Sequence[str], lists: Sequence[str] =
     matrix
         A store of images.
     sources, lists
-        As for `list_sources`; or one prepared store, whose images must have the same shape.
+        As for `list_sources`; or one prepared store, whose images must have the same shape, or the same rows.
 
     Raises
     ------
     BadInput
-        The matrix does not hold images, a source is missing, or a store holds images of another shape.
+        The matrix does not hold images but files of such are given, a source is missing, or a store has other rows.
     """
-    if "image_shape" not in matrix.attributes:
-        raise store.BadInput(f"{matrix.path} does not hold images, so none can be compared with it")
     if len(sources) == 1 and not lists and store.group_attributes(sources[0]).get("format") == store.FORMAT:
         return _of_store(matrix, store.open_matrix(sources[0]))
+    if "image_shape" not in matrix.attributes:
+        raise store.BadInput(f"{matrix.path} does not hold images; give a store of columns like its own instead")
     height, width, channels = matrix.attributes["image_shape"]
     how = How(stored_decoding(matrix.attributes), (height, width, channels))
     files, c = list_sources(sources, lists).files, matrix.chunk_images
@@ -103,5 +116,12 @@ def _of_store(matrix: StoredMatrix, other: StoredMatrix) -> list[ImageBatch | St
     ours, theirs = (one.attributes.get("image_shape") for one in (matrix, other))
     if ours != theirs:
         raise store.BadInput(f"{other.path} holds images of {theirs}, but must hold images of {ours}, as {matrix.path}")
-    spans = other.columns(range(other.n_chunks))
-    return [StoredBatch(other.path, k, span.start, span.stop) for k, span in enumerate(spans)]
+    if other.shape[0] != matrix.shape[0] or _features(other) != _features(matrix):
+        raise store.BadInput(f"{other.path} has other rows than {matrix.path}, but must have the same")
+    spans, masked = other.columns(range(other.n_chunks)), other.n_present is not None
+    return [StoredBatch(other.path, k, span.start, span.stop, masked) for k, span in enumerate(spans)]
+
+
+def _features(matrix: StoredMatrix) -> list[str] | None:
+    """Names of the rows, where they have any."""
+    return store.read_array(matrix.path, "feature").tolist() if (matrix.path / "feature").exists() else None

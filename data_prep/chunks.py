@@ -167,10 +167,11 @@ def _damage(array: zarr.Array[Any], index: Sequence[int], what: str) -> Damaged:
 
 
 def _names(array: zarr.Array[Any], columns: range) -> str:
-    """First and last name of the images of a chunk of A, where they can be read."""
+    """First and last name of the images, or items, of a chunk of A or its mask, where they can be read."""
     home, _, name = array.store_path.path.rpartition("/")
+    dimensions: Any = getattr(array.metadata, "dimension_names", None)  # there are some: columns_of told them
     try:
-        names: Any = zarr.open_array(array.store_path.store, path=f"{home}/image".lstrip("/"), mode="r")
-        return f" ({names[columns.start]} to {names[columns.stop - 1]})" if name == "A" else ""
+        names: Any = zarr.open_array(array.store_path.store, path=f"{home}/{dimensions[-1]}".lstrip("/"), mode="r")
+        return f" ({names[columns.start]} to {names[columns.stop - 1]})" if name in ("A", "mask") else ""
     except (OSError, ValueError, KeyError, RuntimeError):
         return ""

@@ -2,12 +2,14 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from data_prep.folders import Folder, Where, folder
+from data_prep.folders import ASIDE, HALF, LEASE, Folder, LocalFolder, Where, folder
 from data_prep.lock import HeldError
 from data_prep.remote import Changed
+
+FORMAT = "nmf-batch/1"
 
 
 class BadInput(ValueError):
@@ -52,3 +54,25 @@ def _rendered(attributes: Mapping[str, Any]) -> bytes:
     content = {key: value for key, value in attributes.items() if key != "digest"}
     content["digest"] = hashlib.sha256(json.dumps(content).encode()).hexdigest()
     return json.dumps({"zarr_format": 3, "node_type": "group", "attributes": content}, indent=2).encode()
+
+
+def begin(path: Folder, *, expendable: Sequence[str]) -> None:
+    """Make an empty store that readers refuse until `publish`; what an interrupted attempt left is removed."""
+    check_vacant(path, expendable=expendable)
+    path.make()
+    publish(path, {"format": FORMAT, "status": "preparing"})
+    for name in path.entries():
+        if not name.startswith(LEASE) and name != "zarr.json":
+            (path / name).remove()
+
+
+def check_vacant(path: Folder, *, expendable: Sequence[str]) -> None:
+    """Raise BadInput where a path holds anything but the `expendable` arrays of an interrupted attempt."""
+    if isinstance(path, LocalFolder) and path.exists() and not path.path.is_dir():
+        raise BadInput(f"{path} is a file, but a store is a folder; choose another --zarr")
+    entries = {name for name in path.entries() if not name.startswith((ASIDE, LEASE)) and not name.endswith(HALF)}
+    if "A" in entries and "zarr.json" not in entries:
+        raise BadInput(f"{path}/zarr.json is missing, but {path}/A is there; restore the file, or remove {path}")
+    strangers = entries - {"zarr.json", *expendable}
+    if strangers or (entries and group_attributes(path).get("status") != "preparing"):
+        raise BadInput(f"{path} exists and is not an nmf-batch store; choose another --zarr or remove it")

@@ -5,6 +5,7 @@ Nothing is written that is not, to the bit, what was there: the groups say what 
 
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -200,10 +201,14 @@ def _sample_column(path: Folder, span: slice, listing: Listing) -> NDArray[Any]:
     return sample_columns(store.read_array(path, "ok"), sample_size(A.shape[0], A.dtype.itemsize))[span]
 
 
-def _sample(path: Folder, span: slice, listing: Listing) -> NDArray[Any]:
+def _sample(path: Folder, span: slice, listing: Listing, of: str = "A") -> NDArray[Any]:
     columns = store.read_array(path, "sample_column")[span]
-    found = read_columns(path, columns)
+    found = read_columns(path, columns, of)
     return np.stack([found[int(j)] for j in columns], axis=1)
+
+
+def _given(path: Folder, span: slice, listing: Listing) -> NDArray[Any]:
+    raise Cannot("nothing here says what it was; make the store again from what it was made of")
 
 
 MAKE: dict[str, Callable[[Folder, slice, Listing], NDArray[Any]]] = {
@@ -217,6 +222,10 @@ MAKE: dict[str, Callable[[Folder, slice, Listing], NDArray[Any]]] = {
     "pixel_sum": _pixel_sum,
     "sample_column": _sample_column,
     "sample": _sample,
+    "mask": _given,
+    "sample_mask": partial(_sample, of="mask"),
+    "feature": _given,
+    "item": _given,
 }
 """How each array is made, from those before it and from the images."""
 

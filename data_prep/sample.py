@@ -50,9 +50,18 @@ def read_sample(matrix: StoredMatrix, k: int) -> NDArray[Any]:
 
     While an append replaces the sample, and for who began before it, the same columns are read from A.
     """
+    return _read(matrix, k, "sample", "A")
+
+
+def read_sample_mask(matrix: StoredMatrix, k: int) -> NDArray[np.bool_]:
+    """Which entries of the first columns of the sample are known, (m, ≤ k); for a matrix that has a mask."""
+    return _read(matrix, k, "sample_mask", "mask")
+
+
+def _read(matrix: StoredMatrix, k: int, name: str, of: str) -> NDArray[Any]:
     if _whole(matrix):
         try:
-            array = store.open_array(matrix.path, "sample")
+            array = store.open_array(matrix.path, name)
             wanted = min(k, array.shape[1])
             sample = np.empty((array.shape[0], wanted), array.dtype)
             for j, first in enumerate(range(0, wanted, array.chunks[1])):
@@ -66,7 +75,7 @@ def read_sample(matrix: StoredMatrix, k: int) -> NDArray[Any]:
                 return sample
     m, n = matrix.shape
     columns = sample_columns(store.read_array(matrix.path, "ok", n), sample_size(m, matrix.dtype.itemsize))
-    found = read_columns(matrix.path, columns[:k])
+    found = read_columns(matrix.path, columns[:k], of)
     return np.stack([found[int(j)] for j in columns[:k]], axis=1)
 
 
@@ -76,13 +85,13 @@ def _whole(matrix: StoredMatrix) -> bool:
     return attributes.get("fingerprint") == matrix.fingerprint and not attributes.get("sampling")
 
 
-def read_columns(path: Folder, columns: NDArray[np.int64]) -> dict[int, NDArray[Any]]:
-    """Columns (m,) of A by number; each chunk that holds one of them is read once."""
-    A = store.open_array(path, "A")
-    c = A.chunks[1]
+def read_columns(path: Folder, columns: NDArray[np.int64], name: str = "A") -> dict[int, NDArray[Any]]:
+    """Columns (m,) of A, or its mask, by number; each chunk that holds one of them is read once."""
+    array = store.open_array(path, name)
+    c = array.chunks[1]
     found: dict[int, NDArray[Any]] = {}
     for k in np.unique(columns // c):
-        chunk = store.read_chunk(A, 0, int(k))
+        chunk = store.read_chunk(array, 0, int(k))
         found |= {int(j): chunk[:, j - k * c].copy() for j in columns[columns // c == k]}
     return found
 

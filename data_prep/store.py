@@ -21,15 +21,17 @@ from zarr.storage import LocalStore, StorePath
 from data_prep.chunks import Damaged as Damaged  # "as": the layout is one module to those who use it
 from data_prep.chunks import read_chunk as read_chunk
 from data_prep.chunks import stored_checksum as stored_checksum
-from data_prep.folders import ASIDE, HALF, LEASE, Folder, LocalFolder, Where, folder
+from data_prep.folders import Folder, Where, folder
+from data_prep.groups import FORMAT as FORMAT
 from data_prep.groups import BadInput as BadInput
 from data_prep.groups import attributes_and_version as attributes_and_version
+from data_prep.groups import begin as begin
+from data_prep.groups import check_vacant as check_vacant
 from data_prep.groups import group_attributes as group_attributes
 from data_prep.groups import publish as publish
 from data_prep.groups import switch as switch
 from data_prep.remote import RemoteFolder
 
-FORMAT = "nmf-batch/1"
 NEEDED = {"shape", "norm_squared", "n_ok", "fingerprint", "last_checksum", "digests"}
 CHUNK_NBYTES = 8 * 2**20
 MAX_CHUNK_IMAGES = 16_384
@@ -59,6 +61,10 @@ class StoredMatrix:
     """Columns that hold an image; the others are zero."""
     fingerprint: str
     attributes: Mapping[str, Any]
+    n_present: int | None = None
+    """Entries of A that are known; None where none is missing, else the array `mask` says which they are."""
+    most_present: int | None = None
+    """The largest number of known entries in one chunk of A; None where none is missing."""
 
     @property
     def n_chunks(self) -> int:
@@ -221,7 +227,7 @@ def complete(
     path
         The store.
     kind
-        `images` or `matrix`.
+        `images`, `matrix` or `table`.
     checksums
         Of the chunks of A.
     ok
@@ -242,28 +248,6 @@ def complete(
         "last_checksum": int(checksums[-1]),
         "digests": {name: digest(path, name, known.get(name)) for name in arrays},
     }
-
-
-def begin(path: Folder, *, expendable: Sequence[str]) -> None:
-    """Make an empty store that readers refuse until `publish`; what an interrupted attempt left is removed."""
-    check_vacant(path, expendable=expendable)
-    path.make()
-    publish(path, {"format": FORMAT, "status": "preparing"})
-    for name in path.entries():
-        if not name.startswith(LEASE) and name != "zarr.json":
-            (path / name).remove()
-
-
-def check_vacant(path: Folder, *, expendable: Sequence[str]) -> None:
-    """Raise BadInput where a path holds anything but the `expendable` arrays of an interrupted attempt."""
-    if isinstance(path, LocalFolder) and path.exists() and not path.path.is_dir():
-        raise BadInput(f"{path} is a file, but a store is a folder; choose another --zarr")
-    entries = {name for name in path.entries() if not name.startswith((ASIDE, LEASE)) and not name.endswith(HALF)}
-    if "A" in entries and "zarr.json" not in entries:
-        raise BadInput(f"{path}/zarr.json is missing, but {path}/A is there; restore the file, or remove {path}")
-    strangers = entries - {"zarr.json", *expendable}
-    if strangers or (entries and group_attributes(path).get("status") != "preparing"):
-        raise BadInput(f"{path} exists and is not an nmf-batch store; choose another --zarr or remove it")
 
 
 def open_matrix(path: Where) -> StoredMatrix:
@@ -297,4 +281,6 @@ def open_matrix(path: Where) -> StoredMatrix:
         n_ok=int(attributes["n_ok"]),
         fingerprint=str(attributes["fingerprint"]),
         attributes=attributes,
+        n_present=attributes.get("n_present"),
+        most_present=attributes.get("most_present"),
     )

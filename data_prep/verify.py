@@ -120,9 +120,9 @@ def _reason(error: store.BadInput, file: str) -> str:
 
 
 def image_names(path: Folder, columns: range | None) -> list[str]:
-    """Names of the images in some columns; none where there are none, or they are damaged themselves."""
+    """Names of the images, or items, in some columns; none where there are none, or they are damaged themselves."""
     try:
-        array = store.open_array(path, "image")
+        array = store.open_array(path, "image" if (path / "image").exists() else "item")
         c = array.chunks[0]
         parts = sorted({j // c for j in (columns.start, columns.stop - 1)}) if columns else []
         names = [str(name) for k in parts for name in store.read_chunk(array, k)]

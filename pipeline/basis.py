@@ -14,6 +14,7 @@ from dask.system import CPU_COUNT
 from numpy.typing import NDArray
 
 from pipeline.kernels import Matrix, gram
+from pipeline.penalties import NONE, Weights
 
 PIXELS_TOGETHER = 1024
 TOLD_BY_SUMS = 1e-8
@@ -42,10 +43,42 @@ class Sums(NamedTuple):
     """‖A − W H‖² of the pass's W, where it was asked for."""
     gradient: NDArray[np.float64] | None = None
     """Squares (2,) of the projected gradient of H and of WᵀA, for W of unit columns, where they were asked for."""
+    total_H: float | None = None
+    """Sum of all entries of H, where a penalty is of that."""
 
     def kept(self) -> "Sums":
         """Return what is kept of them with a result: of the sums alone, the large one in float32."""
-        return Sums(self.AHt.astype(np.float32), self.HHt)
+        return Sums(self.AHt.astype(np.float32), self.HHt, total_H=self.total_H)
+
+
+class EntrySums(NamedTuple):
+    """What a pass returns whose objective is a sum over entries: over those that are present, and not held out."""
+
+    AHt: NDArray[np.floating[Any]]
+    """What pulls W up, (m, d): (A / W H) Hᵀ for the divergence, A Hᵀ or (A − W H) Hᵀ for squares."""
+    HHt: NDArray[np.float64]
+    """H Hᵀ, (d, d)."""
+    MHt: NDArray[np.floating[Any]]
+    """What pulls W down, (m, d): 1 Hᵀ for the divergence, (W H) Hᵀ for squares; (1, d) where all rows have the same."""
+    row_counts: NDArray[np.float64]
+    """Entries of each row, (m, 1)."""
+    row_sums: NDArray[np.float64]
+    """Of these entries, (m, 1)."""
+    loss: float
+    """The objective, without penalties."""
+    power: float
+    """Sum of a² for squares, of a log a for the divergence."""
+    penalty_H: float
+    """Of the objective, that of H."""
+    held_out: NDArray[np.float64]
+    """Sum of squared errors on entries that are held out, and their number, (2,)."""
+
+    def kept(self) -> "EntrySums":
+        """Return what is kept of them with a result: the large ones in float32."""
+        return self._replace(AHt=self.AHt.astype(np.float32), MHt=self.MHt.astype(np.float32))
+
+
+Added = Sums | EntrySums
 
 
 def basis_of(W: Matrix) -> Basis:
@@ -98,7 +131,7 @@ def squared_error(norm_squared: float, old: Basis, new: Basis, sums: Sums, inner
     return max(sums.residual + rise, 0.0)  # a sum of squares, but for the rounding of its last change
 
 
-def projected_gradient(new: Basis, sums: Sums) -> float | None:
+def projected_gradient(new: Basis, sums: Sums, penalty: Weights = NONE) -> float | None:
     """How far from a stationary point: 0 there, and 1 where the gradient is as large as at W = H = 0.
 
     It is √(‖∇H‖² + ‖∇W‖²) / √(‖WᵀA‖² + ‖A Hᵀ‖²), where of a gradient counts what non-negativity does not hold back,
@@ -109,8 +142,8 @@ def projected_gradient(new: Basis, sums: Sums) -> float | None:
     lengths = np.sqrt(new.WtW.diagonal())
 
     def of_block(pixels: slice) -> NDArray[np.float64]:
-        W, AHt = new.W[pixels], sums.AHt[pixels]
-        return squares(W, W @ sums.HHt.astype(np.float32) - AHt, AHt, lengths)
+        W, AHt = new.W[pixels], sums.AHt[pixels] - np.float32(penalty.l1)
+        return squares(W, W @ sums.HHt.astype(np.float32) + np.float32(penalty.l2) * W - AHt, AHt, lengths)
 
     free, full = sum(by_pixels(of_block, len(new.W)), sums.gradient)
     return float(np.sqrt(free / full)) if full else 0.0
@@ -120,6 +153,13 @@ def squares(factor: Matrix, gradient: NDArray[Any], at_zero: NDArray[Any], scale
     """‖·‖² of what of a gradient is free, and of what it is at zero, (2,), after scaling; scale is broadcast."""
     free = np.where(factor > 0, gradient, np.minimum(gradient, 0)) * scale
     return np.array([np.square(free, dtype=np.float64).sum(), np.square(at_zero * scale, dtype=np.float64).sum()])
+
+
+def penalty_of(of_W: Weights, W: Basis, of_H: Weights, sums: Sums) -> float:
+    """What penalties on both factors add to ‖A − W H‖²: twice what they are meant for, as that is."""
+    total_W = float(W.W.sum(dtype=np.float64)) if of_W.l1 else 0.0
+    absolute = of_W.l1 * total_W + of_H.l1 * (sums.total_H or 0.0)
+    return 2 * absolute + float(of_W.l2 * W.WtW.trace() + of_H.l2 * sums.HHt.trace())
 
 
 def by_pixels(function: Callable[[slice], T], m: int) -> list[T]:

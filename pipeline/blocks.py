@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from data_prep import store
 from data_prep.folders import Folder
 
 COLUMNS_TOGETHER = 1024
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -35,9 +36,9 @@ class StoredBlocks:
             yield store.read_chunk(array, 0, k, checksum=checksum, n=self.n)[:, 0 if position else self.skip :]
 
 
-def read_ahead(blocks: Iterable[NDArray[Any]]) -> Iterator[NDArray[Any]]:
-    """Iterate over blocks; stored ones are read one ahead, while the one before is worked on."""
-    if not isinstance(blocks, StoredBlocks):
+def read_ahead(blocks: Iterable[T]) -> Iterator[T]:
+    """Iterate over blocks; those that are not in memory are read one ahead, while the one before is worked on."""
+    if isinstance(blocks, list):
         yield from blocks
         return
     with ThreadPoolExecutor(1) as reader:

@@ -1,16 +1,19 @@
 """How long a pass would take: told from a second of the work itself, on a few chunks, where the engine runs now."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from data_prep.store import StoredMatrix
 from pipeline import engine
 from pipeline.basis import basis_of
 from pipeline.blocks import StoredBlocks
+from pipeline.config import NMFConfig
+from pipeline.objective import settled, solver_of
 from pipeline.one_pass import BlockMatrix
+from pipeline.opening import as_objective_needs
 from pipeline.plan import Plan
-from pipeline.solvers.state import Solver, State
+from pipeline.solvers.state import State
 from pipeline.starts import uniform
 
 TIME_S = 0.4
@@ -27,7 +30,7 @@ class Estimate(NamedTuple):
     """How many it was told from."""
 
 
-def estimate(matrix: StoredMatrix, solver: Solver, d: int, plan: Plan) -> Estimate:
+def estimate(matrix: StoredMatrix, config: NMFConfig, plan: Plan) -> Estimate:
     """Time iterations over a few chunks, one a task and then two, and say what all chunks would take.
 
     What a pass costs once (W, sums between tasks, the round trip) is what two chunks take less than twice of one.
@@ -35,19 +38,22 @@ def estimate(matrix: StoredMatrix, solver: Solver, d: int, plan: Plan) -> Estima
     place = engine.place()
     tasks = min(place.workers * place.threads, matrix.n_chunks)
     chosen = [k * matrix.n_chunks // tasks for k in range(tasks)]
-    stored = [(StoredBlocks(matrix.path, "A", range(k, k + 1), n=matrix.shape[1]),) for k in chosen]
+    of_A = [StoredBlocks(matrix.path, "A", range(k, k + 1), n=matrix.shape[1]) for k in chosen]
+    config = settled(config, matrix)
+    stored = [(blocks,) for blocks in as_objective_needs(of_A, config, matrix)]
     reading_s = _shortest(lambda: engine.call_each(_read, stored))
-    one, two = (_iteration_s(matrix, solver, d, engine.keep_each(repeated, stored)) for repeated in (_once, _twice))
+    one, two = (_iteration_s(matrix, config, engine.keep_each(repeated, stored)) for repeated in (_once, _twice))
     each = max(two - one, one / 10)
     rounds = matrix.n_chunks / tasks
     return Estimate(max(one - each, 0) + each * rounds, reading_s * rounds * (1 - plan.cached_share), tasks)
 
 
-def _iteration_s(matrix: StoredMatrix, solver: Solver, d: int, partitions: list[Any]) -> float:
+def _iteration_s(matrix: StoredMatrix, config: NMFConfig, partitions: list[Any]) -> float:
     A = BlockMatrix(
         partitions=partitions, shape=matrix.shape, scale=matrix.scale, norm_squared=max(matrix.norm_squared, 1.0)
     )
-    state = solver.step(A, State(W=basis_of(uniform(0, 0, (matrix.shape[0], d))), H=[None] * len(partitions)))
+    W, solver = uniform(0, 0, (matrix.shape[0], config.n_components)), solver_of(config, matrix)
+    state = solver.step(A, State(W=basis_of(W), H=[None] * len(partitions)))
     return _shortest(lambda: solver.step(A, state))
 
 
@@ -61,13 +67,13 @@ def _shortest(work: Callable[[], Any]) -> float:
     return min(times)
 
 
-def _read(blocks: StoredBlocks) -> int:
-    return sum(block.size for block in blocks)
+def _read(blocks: Iterable[Any]) -> int:
+    return sum(block.shape[1] for block in blocks)
 
 
-def _once(blocks: StoredBlocks) -> list[Any]:
+def _once(blocks: Iterable[Any]) -> list[Any]:
     return list(blocks)
 
 
-def _twice(blocks: StoredBlocks) -> list[Any]:
+def _twice(blocks: Iterable[Any]) -> list[Any]:
     return list(blocks) * 2

@@ -1,11 +1,13 @@
 """What to compute."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any
 
-SOLVERS = ("sketch", "hals", "mu")
+SOLVERS = ("sketch", "hals", "amu", "mu")
+FROBENIUS, KULLBACK_LEIBLER = "frobenius", "kullback-leibler"
+LOSSES = (FROBENIUS, KULLBACK_LEIBLER)
+MASKS = ("alpha",)
 INITS = ("random", "nndsvd", "nndsvda", "nndsvdar", "nnsvd_lrc")
-DEFAULT_INIT = {"sketch": "nnsvd_lrc", "hals": "nnsvd_lrc", "mu": "random"}
 BUDGET = ("max_iter", "max_passes", "max_time", "tol", "target_error", "polish")
 """Settings that say when to stop, not what to compute: a rerun may change them and continues."""
 
@@ -17,16 +19,32 @@ class NMFConfig:
     n_components: int
     """Rank d: columns of W, rows of H."""
 
-    solver: str = "sketch"
+    solver: str = ""
     """`sketch`: HALS on a small sketch of A, then a few passes over A; `hals`: hierarchical alternating least squares,
-    all of it on A; `mu`: Lee & Seung's multiplicative updates to the letter."""
+    all of it on A; `amu`: accelerated multiplicative updates, several of H a visit; `mu`: Lee & Seung's multiplicative
+    updates to the letter; empty: what suits the objective, see `objective.settled`."""
 
-    loss: str = "frobenius"
-    """The objective, ‖A − W H‖²."""
+    loss: str = FROBENIUS
+    """The objective: ‖A − W H‖², or the generalised Kullback–Leibler divergence D(A ‖ W H)."""
 
     init: str = ""
     """`random`: uniform; the others from singular vectors of the stored sample: `nndsvd`, with zeros filled by the mean
     (`nndsvda`) or by small random numbers (`nndsvdar`), or low-rank correction (`nnsvd_lrc`); empty: what suits."""
+
+    mask: str = ""
+    """Which entries are missing besides those that the store says are: `alpha`, the colours of transparent pixels."""
+
+    holdout: float = 0.0
+    """Share of the entries that is kept out of the fit, and on which each pass reports its error."""
+
+    alpha_W: float = 0.0
+    """Weight of the penalty that scikit-learn puts on its W, which is our H: see `penalties`."""
+
+    alpha_H: float | None = None
+    """Weight of the penalty that scikit-learn puts on its H, which is our W; that of alpha_W unless given."""
+
+    l1_ratio: float = 0.0
+    """Share of the penalties that is of absolute values; the rest is of squares."""
 
     seed: int = 0
     """Of everything random."""
@@ -60,19 +78,22 @@ class NMFConfig:
         """Refuse what cannot be computed, with a ValueError."""
         if self.n_components < 1:
             raise ValueError(f"d is {self.n_components}, but is a number of basis images: 1 or more")
-        _one_of("solver", self.solver, SOLVERS)
-        object.__setattr__(self, "init", self.init or DEFAULT_INIT[self.solver])
-        _one_of("init", self.init, INITS)
-        _one_of("loss", self.loss, ("frobenius",))
+        for name, choices in {"solver": SOLVERS, "init": INITS, "mask": MASKS}.items():
+            _one_of(name, getattr(self, name) or choices[0], choices)
+        _one_of("loss", self.loss, LOSSES)
         if self.seed < 0:
             raise ValueError(f"seed is {self.seed}, but must be 0 or more")
+        self._check_budget()
+        self._check_sketch()
+        self._check_objective()
+
+    def _check_budget(self) -> None:
         if self.max_iter < 1:
             raise ValueError(f"max_iter is {self.max_iter}, but must be 1 or more")
         if self.max_passes is not None and not self.max_passes >= 1:
             raise ValueError(f"max_passes is {self.max_passes}, but H takes a pass to compute: 1 or more")
         if self.max_time is not None and not self.max_time > 0:
             raise ValueError(f"max_time is {self.max_time}, but must be above 0 seconds")
-        self._check_sketch()
         if not 0 <= self.tol < 1:
             raise ValueError(f"tol is {self.tol}, but is a fraction of the loss: 0 <= tol < 1")
         if self.target_error is not None and not 0 <= self.target_error < 1:
@@ -86,8 +107,17 @@ class NMFConfig:
         if self.polish is not None and self.polish < 1:
             raise ValueError(f"polish is {self.polish}, but H takes a pass to compute: 1 or more")
         asked = {"sketch_rank": self.sketch_rank, "polish": self.polish, "restarts": self.restarts - 1}
-        for name in (name for name, value in asked.items() if value and self.solver != "sketch"):
+        for name in (name for name, value in asked.items() if value and self.solver not in ("", "sketch")):
             raise ValueError(f"{name} is an option of --solver sketch, but the solver is {self.solver}")
+
+    def _check_objective(self) -> None:
+        if not 0 <= self.holdout < 1:
+            raise ValueError(f"holdout is {self.holdout}, but is a share of the entries: 0 <= holdout < 1")
+        for name, weight in {"alpha_W": self.alpha_W, "alpha_H": self.alpha_H}.items():
+            if weight is not None and not 0 <= weight < float("inf"):
+                raise ValueError(f"{name} is {weight}, but is the weight of a penalty: 0 or more, and finite")
+        if not 0 <= self.l1_ratio <= 1:
+            raise ValueError(f"l1_ratio is {self.l1_ratio}, but is a share of the penalties: 0 <= l1_ratio <= 1")
 
 
 def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
@@ -98,4 +128,5 @@ def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
 def differences(stored: dict[str, Any], config: NMFConfig) -> list[str]:
     """Settings that make another factorization, as `name: stored → asked`; those that only say when to stop do not."""
     asked = {name: value for name, value in asdict(config).items() if name not in BUDGET}
-    return [f"{name}: {stored.get(name)} → {value}" for name, value in asked.items() if stored.get(name) != value]
+    earlier = {one.name: one.default for one in fields(config) if one.default is not MISSING} | stored
+    return [f"{name}: {earlier.get(name)} → {value}" for name, value in asked.items() if earlier.get(name) != value]

@@ -56,8 +56,8 @@ class Factors:
         """Read an array (rows, columns) of the revision into memory."""
         return np.ascontiguousarray(_lazy(self.path, name).compute(scheduler="synchronous"))
 
-    def read_square(self, name: str) -> NDArray[np.float64]:
-        """Read an array (d, d) of the revision, whose terms nearly cancel and are in float64."""
+    def read_exact(self, name: str) -> NDArray[np.float64]:
+        """Read an array of the revision whose terms nearly cancel, or are counts, and are in float64."""
         return store.read_chunk(store.open_array(self.path, name), 0, 0)
 
     @cached_property
@@ -78,8 +78,10 @@ class Factors:
     @cached_property
     def iterations(self) -> list[Iteration]:
         """The whole record, an entry an iteration."""
-        columns = [store.read_array(self.path, field).tolist() for field in Iteration._fields]
-        return [Iteration(*values) for values in zip(*columns, strict=True)]
+        older = "holdout" not in self.attributes["parameters"]  # and so were the records
+        fields = [field for field in Iteration._fields if not (older and field == "holdout_error")]
+        columns = [store.read_array(self.path, field).tolist() for field in fields]
+        return [Iteration(**dict(zip(fields, values, strict=True))) for values in zip(*columns, strict=True)]
 
 
 def open_factors(path: Where, name: str) -> Factors:

@@ -19,7 +19,9 @@ from pipeline.basis import Basis, basis_of
 from pipeline.checkpoints import Checkpoints, Every
 from pipeline.config import NMFConfig
 from pipeline.factors import Factors, named
+from pipeline.kept_sums import kept
 from pipeline.loop import Stop, solve, stop_reason
+from pipeline.objective import settled, solver_of
 from pipeline.one_pass import BlockMatrix
 from pipeline.opening import check_reachable, open_blocks, remove_scratch
 from pipeline.plan import Plan, check_rank, make_plan
@@ -28,13 +30,9 @@ from pipeline.publishing import Finished, Wide, publish_revision
 from pipeline.record import EXACT, NEW, Iteration, Recorder
 from pipeline.sketching import Choice
 from pipeline.small_run import SmallRun
-from pipeline.solvers.hals import HALS
-from pipeline.solvers.mu import MU
-from pipeline.solvers.state import Solver, State
+from pipeline.solvers.state import State
 from pipeline.standing import ParametersDiffer as ParametersDiffer  # "as": callers catch it here
 from pipeline.standing import Standing, passes_to_make, small_problem, where_it_stands
-
-SOLVERS: dict[str, Solver] = {"sketch": HALS(), "hals": HALS(), "mu": MU()}
 
 
 @dataclass(frozen=True)
@@ -102,11 +100,13 @@ def factorize(
         Another process is at this factorization.
     RefusedPlan
         n_components is above min(m, n), the start has other shapes, or the memory does not do.
+    Unsuitable
+        The solver cannot minimise the objective, or the mask is not one of this matrix.
     ParametersDiffer
         The stored factorization of that name was made with other parameters or from other data.
     """
-    config = NMFConfig(n_components=n_components, **settings)
     matrix = store.open_matrix(path)
+    config = settled(NMFConfig(n_components=n_components, **settings), matrix)
     check_rank(matrix, n_components)
     if start is not None:
         starts.check(start, n_components, matrix)
@@ -137,7 +137,7 @@ def _factorize(matrix: StoredMatrix, name: str, config: NMFConfig, ways: Ways) -
     check_reachable(matrix)
     choice = small_problem(matrix, config, previous) if ways.start is None else None
     passes = passes_to_make(matrix, config, choice, standing, ways.refresh)
-    plan = make_plan(matrix, config.n_components, ways.memory_nbytes, choice, passes)
+    plan = make_plan(matrix, config, ways.memory_nbytes, choice, passes)
     run = _Run(matrix, name, config, ways, plan, choice, standing)
     try:
         with threadpool_limits(limits=1, user_api="blas"):  # the driver's bits must not depend on its cores either
@@ -206,14 +206,14 @@ class _Run:
     @cached_property
     def A(self) -> BlockMatrix:
         """The matrix as it is visited, with what is kept of it in memory."""
-        return open_blocks(self.matrix, self.config.n_components, self.plan, self.scratch, self.recorder.visited)
+        return open_blocks(self.matrix, self.config, self.plan, self.scratch, self.recorder.visited)
 
     def take_in(self, older: Factors) -> tuple[State, Stop]:
         """Take in the columns that a result has not seen, and visit all of them again where that is worth it."""
         self.of_rerun = {"refresh": self.ways.refresh, "lineage": rerun.lineage_of(older)}
         self.warm, wanted = basis_of(older.read("W")), self.ways.refresh == "full"
         if rerun.n_new(older, self.matrix):
-            taken = rerun.take_in(self.matrix, older, self.plan)
+            taken = rerun.take_in(self.matrix, self.config, older, self.plan)
             self.recorder.visited_sample(rerun.n_new(older, self.matrix), read=True)
             self.recorder.enter(NEW, self.matrix.norm_squared)
             self.recorder(taken.state)
@@ -230,9 +230,9 @@ class _Run:
         state = self.begin() if self.choice is None else self.solve_small(self.choice)
 
         def should_stop(iterations: Sequence[Iteration]) -> Stop | None:
-            return stop_reason(iterations, self.matrix.norm_squared, self.config)
+            return stop_reason(iterations, self.config)
 
-        return solve(self.A, SOLVERS[self.config.solver], state, should_stop, self.on_state)
+        return solve(self.A, solver_of(self.config, self.matrix), state, should_stop, self.on_state)
 
     def solve_small(self, choice: Choice) -> State:
         """Find W on the small problem; H is solved for when W meets A."""
@@ -266,9 +266,10 @@ class _Run:
             "began": self.began.isoformat(timespec="seconds"),
         }
         before = state.momentum.W_before
-        tall, square = {"W": state.W.W} | ({} if before is None else {"W_before": before}), {}
+        tall, exact = {"W": state.W.W} | ({} if before is None else {"W_before": before}), {}
         if attributes["keeps_sums"] and state.sums is not None:
-            tall["AHt"], square["HHt"] = state.sums.AHt, state.sums.HHt
+            of_sums = kept(state.sums)
+            tall, exact, attributes = tall | of_sums.tall, of_sums.exact, attributes | of_sums.attributes
         if stop is not None and "lineage" in self.of_rerun and (self.previous is None or not self.previous.complete):
             before = named(self.matrix.path, self.name) / self.of_rerun["lineage"][-1]["revision"]
             attributes["cosines"] = rerun.cosines(state.W.W, Factors(before, {}).read("W"))
@@ -281,7 +282,7 @@ class _Run:
         finished = Finished(
             tall=tall,
             wide=wide,
-            square=square,
+            exact=exact,
             iterations=self.recorder.iterations,
             attributes=attributes,
             complete=stop is not None,

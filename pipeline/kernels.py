@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 Matrix = NDArray[np.float32]
 
 ROWS_TOGETHER = 16
+FLUSHED = np.float32(1e-20)
 
 
-def mu(G: Matrix, C: Matrix, H: Matrix) -> Matrix:
-    """One multiplicative update H ∘ C / (G H), which never raises ‖A − W H‖².
+def mu(G: Matrix, C: Matrix, H: Matrix, l1: float = 0.0, l2: float = 0.0) -> Matrix:
+    """One multiplicative update H ∘ C / (G H + l1 + l2 H), which never raises ‖A − W H‖² / 2 + l1 ΣH + l2 ‖H‖² / 2.
 
     Parameters
     ----------
@@ -23,6 +24,8 @@ def mu(G: Matrix, C: Matrix, H: Matrix) -> Matrix:
         Data projected on the fixed factor, (d, n).
     H
         Current factor, (d, n). Not modified. Its zeros stay zero.
+    l1, l2
+        Weights of the penalty.
 
     Returns
     -------
@@ -34,6 +37,8 @@ def mu(G: Matrix, C: Matrix, H: Matrix) -> Matrix:
     Lee & Seung, "Algorithms for non-negative matrix factorization", NIPS 2000.
     """
     denominator = G @ H
+    if l1 or l2:
+        denominator += np.float32(l1) + np.float32(l2) * H
     np.maximum(denominator, np.finfo(np.float32).tiny, out=denominator)
     return H * np.divide(C, denominator, out=denominator)
 
@@ -93,6 +98,15 @@ def _improve_rows(G: Matrix, C: Matrix, H: Matrix, rows: slice, change: Matrix, 
         np.dot(among[k, : k + 1], change[: k + 1], out=wanted)
         np.maximum(wanted, most[k], out=row)
     H[rows] += change
+
+
+def flushed(X: Matrix) -> Matrix:
+    """Set to zero, in place, what multiplicative updates shrink without end.
+
+    Below 1.2e-38 numbers in float32 have fewer digits, and products of such take ten times as long.
+    """
+    X[X < FLUSHED] = 0
+    return X
 
 
 def cold_start(G: Matrix, C: Matrix) -> Matrix:

@@ -3,11 +3,14 @@
 import math
 from collections.abc import Callable, Sequence
 from enum import StrEnum
+from typing import TypeVar
 
 from pipeline.config import NMFConfig
 from pipeline.record import EXACT, NEW, Iteration
 from pipeline.sketching import MAX_PASSES
-from pipeline.solvers.state import Matrixlike, Solver, State
+from pipeline.solvers.state import Solver, State
+
+M = TypeVar("M")
 
 WINDOW, SMALL_WINDOW = 3, 10
 """Iterations over which the fall of the loss is judged, at the same rate: on A, and where they cost little."""
@@ -34,8 +37,8 @@ class Stop(StrEnum):
 
 
 def solve(
-    A: Matrixlike,
-    solver: Solver,
+    A: M,
+    solver: Solver[M],
     state: State,
     should_stop: Callable[[Sequence[Iteration]], Stop | None],
     on_iteration: Callable[[State], Sequence[Iteration]],
@@ -67,7 +70,7 @@ def solve(
             return state, reason
 
 
-def stop_reason(iterations: Sequence[Iteration], norm_squared: float, config: NMFConfig) -> Stop | None:
+def stop_reason(iterations: Sequence[Iteration], config: NMFConfig) -> Stop | None:
     """Judge the iterations so far: the reason to stop, or None to go on; those before the passes over A never are."""
     exact = trailing(iterations, EXACT)
     if not exact:
@@ -75,7 +78,7 @@ def stop_reason(iterations: Sequence[Iteration], norm_squared: float, config: NM
     losses, last = [iteration.loss for iteration in exact], exact[-1]
     before = iterations[: -len(exact)]
     tests = {
-        **_reached(losses, norm_squared, config),
+        **_reached(last, config),
         Stop.CONVERGED: _settled(losses, WINDOW, config.tol),
         Stop.MAX_PASSES: config.max_passes is not None and last.passes + 1 > config.max_passes,
         Stop.MAX_TIME: config.max_time is not None and last.seconds >= config.max_time,
@@ -85,15 +88,13 @@ def stop_reason(iterations: Sequence[Iteration], norm_squared: float, config: NM
     return next((reason for reason, holds in tests.items() if holds), None)
 
 
-def small_stop_reason(
-    iterations: Sequence[Iteration], norm_squared: float, config: NMFConfig, passes_each: float
-) -> Stop | None:
+def small_stop_reason(iterations: Sequence[Iteration], config: NMFConfig, passes_each: float) -> Stop | None:
     """Judge the iterations of one start on the small problem; something is left of passes and time for A itself."""
     if not iterations:
         return None
     losses, last = [iteration.loss for iteration in iterations], iterations[-1]
     tests = {
-        **_reached(losses, norm_squared, config),
+        **_reached(last, config),
         Stop.CONVERGED: _settled(
             losses, SMALL_WINDOW, config.tol * SMALL_WINDOW / WINDOW / (ALONE if passes_each else 1)
         ),
@@ -104,13 +105,13 @@ def small_stop_reason(
     return next((reason for reason, holds in tests.items() if holds), None)
 
 
-def small_is_over(iterations: Sequence[Iteration], norm_squared: float, config: NMFConfig, passes_each: float) -> bool:
+def small_is_over(iterations: Sequence[Iteration], config: NMFConfig, passes_each: float) -> bool:
     """Whether the iterations that preceded the passes over A were enough for what is asked for now."""
     before = iterations[: len(iterations) - len(trailing(iterations, EXACT))]
     if not before:
         return True
     own = trailing(before, before[-1].phase)
-    return small_stop_reason(own, norm_squared, config, passes_each) is not None
+    return small_stop_reason(own, config, passes_each) is not None
 
 
 def trailing(iterations: Sequence[Iteration], phase: str) -> Sequence[Iteration]:
@@ -121,12 +122,12 @@ def trailing(iterations: Sequence[Iteration], phase: str) -> Sequence[Iteration]
     return iterations[first:]
 
 
-def _reached(losses: Sequence[float], norm_squared: float, config: NMFConfig) -> dict[Stop, bool]:
-    last, target = losses[-1], config.target_error
+def _reached(last: Iteration, config: NMFConfig) -> dict[Stop, bool]:
+    target = config.target_error
     return {
-        Stop.NONFINITE: not math.isfinite(last),
-        Stop.EXACT: last == 0,
-        Stop.TARGET_ERROR: target is not None and last <= target**2 * norm_squared,
+        Stop.NONFINITE: not math.isfinite(last.loss),
+        Stop.EXACT: last.loss == 0,
+        Stop.TARGET_ERROR: target is not None and last.relative_error <= target,
     }
 
 

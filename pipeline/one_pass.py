@@ -5,23 +5,22 @@ is W out, and (m, d) + (d, d) back, added as a tree in block order, so the resul
 there are. H stays where it was computed.
 """
 
-import functools
 import itertools
-import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
 from pipeline import engine
-from pipeline.basis import Basis, Sums, squares
+from pipeline.basis import Added, Basis, Sums, squares
 from pipeline.blocks import read_ahead
 from pipeline.kernels import Matrix, gram
+from pipeline.panels import aligned, back_project, one_blas_thread, project, residuals, squared_residual
+from pipeline.penalties import NONE, Weights, penalised
 
-PANEL_ROWS, PANEL_VALUES = 512, 2**20
+S = TypeVar("S", bound=Added)
 
 Improve = Callable[[Matrix, Matrix, Matrix | None], Matrix]
 """(WᵀW, WᵀA_j, H_j or None at a cold start) → a better H_j."""
@@ -39,6 +38,8 @@ class Also(NamedTuple):
     """To sum the squares of the projected gradient of H."""
     ahead: tuple[Sequence[Any], float] | None = None
     """To start from H + β (H − H_before), given the parts of H_before and β."""
+    penalty: Weights = NONE
+    """On H, which its gradient knows of; its sum is returned where the penalty is of that."""
 
 
 class Parts(list[Any]):
@@ -57,14 +58,14 @@ class Spill(Protocol):
         """Of the stored array."""
         ...
 
-    def __call__(self, k: int, visited: "tuple[list[Matrix], Sums]") -> Any:
+    def __call__(self, k: int, visited: "tuple[list[Matrix], Added]") -> Any:
         """(partition, result of its visit) → what the next pass reads its H from."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class BlockMatrix:
-    """A as partitions of blocks, stored or in memory; the one thing a solver asks of a matrix is `visit`."""
+    """A as partitions of blocks, stored or in memory; what a solver asks of a matrix is a visit."""
 
     partitions: Sequence[Any]
     """Each of Blocks, or a future of them on a cluster."""
@@ -103,13 +104,34 @@ class BlockMatrix:
         Sequence, Sums
             The parts of H, where the engine keeps them or as blocks that tasks stored, and the sums.
         """
+        how = Arithmetic(self.scale, also.residual, also.gradient, also.penalty)
+        if also.ahead is not None:
+            before, beta = also.ahead
+            H = Parts([(extrapolated, H_k, before[k], beta) for k, H_k in enumerate(H)], getattr(H, "since", None))
+        return self.run(Visit(improve, how), W, H)
+
+    def run(
+        self, visit: "Callable[[Any, Any, Basis], tuple[list[Matrix], S]]", W: Basis, H: Sequence[Any]
+    ) -> tuple[Sequence[Any], S]:
+        """Run a pass, whatever is done in it.
+
+        Parameters
+        ----------
+        visit
+            (blocks of a partition, its blocks of H or None, W) → its new blocks of H, and sums.
+        W, H
+            As for a visit.
+
+        Returns
+        -------
+        Sequence, sums
+            The parts of H, where the engine keeps them or as blocks that tasks stored, and the sums of all partitions.
+        """
         self.on_visit()
         spill = self.spill(getattr(H, "since", None))
         graph: dict[str, Any] = {"W": (Basis, *W)}  # a task, so that a worker's lost copy is made again
-        how, ahead = Arithmetic(self.scale, also.residual, also.gradient), also.ahead
         for k, (A_k, H_k) in enumerate(zip(self.partitions, H, strict=True)):
-            start = H_k if ahead is None else (extrapolated, H_k, ahead[0][k], ahead[1])
-            graph[f"visit-{k}"] = (visit_partition, A_k, start, "W", improve, how)
+            graph[f"visit-{k}"] = (visit, A_k, H_k, "W")
             graph[f"H-{k}"] = (_first, f"visit-{k}") if spill is None else (spill, k, f"visit-{k}")
         total = _add_as_tree(graph, len(self.partitions))
         parts = [f"H-{k}" for k in range(len(self.partitions))]
@@ -118,7 +140,7 @@ class BlockMatrix:
         else:
             _, (sums, *H_new) = engine.run(graph, keep=[], bring=[total, *parts])
         since = getattr(H, "since", None) if spill is None else spill.name
-        return Parts(H_new, since), sums._replace(AHt=aligned(sums.AHt), HHt=aligned(sums.HHt))
+        return Parts(H_new, since), each_array(aligned, sums)
 
     def worst_fitted(self, W: Basis, H: Sequence[Any], count: int) -> list[Matrix]:
         """What of the columns (m,) with the largest residuals W H misses, in order; costs a pass.
@@ -145,6 +167,20 @@ class Arithmetic(NamedTuple):
     """Whether the residual is summed."""
     gradient: bool = False
     """Whether the projected gradient of H is summed."""
+    penalty: Weights = NONE
+    """On H."""
+
+
+@dataclass(frozen=True)
+class Visit:
+    """The task of a visit."""
+
+    improve: Improve
+    how: Arithmetic
+
+    def __call__(self, A: Blocks, H: Blocks | None, W: Basis) -> tuple[list[Matrix], Sums]:
+        """Visit the blocks of a partition."""
+        return visit_partition(A, H, W, self.improve, self.how)
 
 
 def visit_partition(
@@ -161,13 +197,18 @@ def visit_partition(
         WtA = project(A_j, W_aligned, how.scale)
         H_new = improve(WtW, WtA, None if H_j is None else aligned(H_j))
         missed = squared_residual(A_j, W_aligned, H_new, how.scale) if how.residual else None
-        gradient = squares(H_new, WtW @ H_new - WtA, WtA, per_length) if how.gradient else None
-        sums = Sums(back_project(A_j, H_new, how.scale), gram(H_new), missed, gradient)
-        total = sums if total is None else _accumulate(total, sums)
+        gradient = _gradient(*penalised(WtW, WtA, how.penalty), H_new, per_length) if how.gradient else None
+        total_H = float(H_new.sum(dtype=np.float64)) if how.penalty.l1 else None
+        sums = Sums(back_project(A_j, H_new, how.scale), gram(H_new), missed, gradient, total_H)
+        total = sums if total is None else accumulate(total, sums)
         improved.append(H_new)
     if total is None:
         raise ValueError("a partition has no blocks")
     return improved, total
+
+
+def _gradient(G: Matrix, C: Matrix, H: Matrix, per_length: NDArray[np.float64]) -> NDArray[np.float64]:
+    return squares(H, G @ H - C, C, per_length)
 
 
 def extrapolated(H: Blocks, before: Blocks, beta: float) -> list[Matrix]:
@@ -189,78 +230,30 @@ def worst_of_partition(A: Blocks, H: Blocks, W: Matrix, count: int, scale: float
     return worst
 
 
-def project(A_j: NDArray[Any], W: Matrix, scale: float) -> Matrix:
-    """WᵀA_j (d, c): A_j becomes float32 some rows at a time, which stay in the processor's cache meanwhile."""
-    AtW = np.zeros((A_j.shape[1], W.shape[1]), np.float32)
-    for rows in panels(A_j):
-        AtW += panel(A_j, rows).T @ W[rows]  # this way round BLAS is a tenth faster than WᵀA
-    return np.ascontiguousarray(AtW.T) * np.float32(scale)
-
-
-def back_project(A_j: NDArray[Any], H_j: Matrix, scale: float) -> Matrix:
-    """A_j H_jᵀ (m, d), by rows of A_j likewise."""
-    AHt = np.empty((len(A_j), len(H_j)), np.float32)
-    scaled = H_j * np.float32(scale)
-    for rows in panels(A_j):
-        np.matmul(panel(A_j, rows), scaled.T, out=AHt[rows])
-    return AHt
-
-
-def squared_residual(A_j: NDArray[Any], W: Matrix, H_j: Matrix, scale: float) -> float:
-    """‖A_j − W H_j‖²: differences in float32, their squares summed in float64."""
-    return sum(float(np.square(missed, dtype=np.float64).sum()) for missed in residuals(A_j, W, H_j, scale))
-
-
-def residuals(A_j: NDArray[Any], W: Matrix, H_j: Matrix, scale: float) -> Iterator[Matrix]:
-    """A_j − W H_j, by rows of A_j likewise."""
-    for rows in panels(A_j):
-        yield panel(A_j, rows) * np.float32(scale) - W[rows] @ H_j
-
-
-def panels(A_j: NDArray[Any]) -> list[slice]:
-    """Rows of a block that become float32 together: a function of its shape alone."""
-    height = max(PANEL_ROWS, PANEL_VALUES // A_j.shape[1])
-    return [slice(first, first + height) for first in range(0, len(A_j), height)]
-
-
-def panel(A_j: NDArray[Any], rows: slice) -> Matrix:
-    """Rows of a block as float32, where this thread had those before: new pages of memory cost as much as BLAS."""
-    values = A_j[rows]
-    if values.dtype == np.float32:
-        return aligned(values)
-    if getattr(_thread, "panel", np.empty(0)).size < values.size:
-        _thread.panel = np.empty(values.size, np.float32)
-    converted: Matrix = _thread.panel[: values.size].reshape(values.shape)
-    np.copyto(converted, values)
-    return converted
-
-
-_thread = threading.local()
-
-
-def aligned(array: NDArray[Any]) -> NDArray[Any]:
-    """Copy an array that the network left at an odd address: NumPy multiplies those without BLAS, to other bits."""
-    return np.require(array, requirements=["C_CONTIGUOUS", "ALIGNED"])
-
-
-def add(a: Sums, b: Sums) -> Sums:
+def add(a: S, b: S) -> S:
     """Add the sums of neighbours, in float64."""
-    return _accumulate(a._replace(AHt=a.AHt.astype(np.float64)), b)
+    return accumulate(each_array(lambda values: values.astype(np.float64), a), b)
 
 
-def _accumulate(total: Sums, sums: Sums) -> Sums:
-    """Add sums to a total, whose AHᵀ is overwritten where it is in float64 already."""
-    residual = None if total.residual is None or sums.residual is None else total.residual + sums.residual
-    AHt = total.AHt.astype(np.float64, copy=False)
-    AHt += sums.AHt
-    gradient = None if total.gradient is None or sums.gradient is None else total.gradient + sums.gradient
-    return Sums(AHt, total.HHt + sums.HHt, residual, gradient)
+def accumulate(total: S, sums: S) -> S:
+    """Add sums to a total, whose arrays are overwritten where they are in float64 already; what one lacks, it lacks."""
+    return type(total)(*(_plus(a, b) for a, b in zip(total, sums, strict=True)))
 
 
-@functools.cache
-def one_blas_thread() -> None:
-    """Give BLAS one thread in this process, once: tasks are the parallelism, and bits depend on the thread count."""
-    threadpool_limits(limits=1, user_api="blas")
+def _plus(a: Any, b: Any) -> Any:
+    if a is None or b is None:
+        return None
+    if not isinstance(a, np.ndarray):
+        return a + b
+    wide = a.astype(np.float64, copy=False)
+    wide += b
+    return wide
+
+
+def each_array(function: Callable[[NDArray[Any]], NDArray[Any]], sums: S) -> S:
+    """Sums with a function applied to those that are arrays."""
+    fields: Any = (function(one) if isinstance(one, np.ndarray) else one for one in sums)
+    return type(sums)(*fields)
 
 
 def _add_as_tree(graph: dict[str, Any], n: int) -> str:
@@ -280,7 +273,7 @@ def _add_as_tree(graph: dict[str, Any], n: int) -> str:
     return f"sums-{level}-0"
 
 
-def _add_visits(a: tuple[Any, Sums], b: tuple[Any, Sums]) -> Sums:
+def _add_visits(a: tuple[Any, S], b: tuple[Any, S]) -> S:
     return add(a[1], b[1])
 
 

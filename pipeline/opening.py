@@ -1,35 +1,58 @@
 """A as a run visits it: what the plan keeps in memory is read, the rest described."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+
+import numpy as np
 
 from data_prep import store
 from data_prep.folders import Folder
 from data_prep.store import StoredMatrix
 from pipeline import engine
 from pipeline.blocks import Scratch, StoredBlocks
+from pipeline.config import NMFConfig
+from pipeline.objective import is_entrywise, which
 from pipeline.one_pass import BlockMatrix
 from pipeline.plan import Plan
 from pipeline.publishing import create_wide
+from pipeline.which import EntryBlocks
 
 SPILL_EVERY = 8
 
 
 def open_blocks(
-    matrix: StoredMatrix, d: int, plan: Plan, scratch: Folder, on_visit: Callable[[], None] = lambda: None
+    matrix: StoredMatrix, config: NMFConfig, plan: Plan, scratch: Folder, on_visit: Callable[[], None] = lambda: None
 ) -> BlockMatrix:
     """Read what the plan keeps in memory, and describe the rest; H goes to the scratch where and when it is stored."""
     checksums = store.read_checksums(matrix).tolist()
     n = matrix.shape[1]
-    stored = [StoredBlocks(matrix.path, "A", part, checksums[part.start : part.stop], n) for part in plan.partitions]
+    of_A = [StoredBlocks(matrix.path, "A", part, checksums[part.start : part.stop], n) for part in plan.partitions]
+    stored = as_objective_needs(of_A, config, matrix)
     cached = engine.keep_each(list, [(blocks,) for blocks in stored[: plan.n_cached]])
     return BlockMatrix(
         partitions=[*cached, *stored[plan.n_cached :]],
         shape=matrix.shape,
         scale=matrix.scale,
         norm_squared=matrix.norm_squared,
-        spill=Spills(matrix, d, plan, scratch),
+        spill=Spills(matrix, config.n_components, plan, scratch),
         on_visit=on_visit,
     )
+
+
+def as_objective_needs(
+    of_A: Sequence[StoredBlocks], config: NMFConfig, matrix: StoredMatrix
+) -> Sequence[StoredBlocks | EntryBlocks]:
+    """Blocks of A as they are, or with what each entry is."""
+    if not is_entrywise(config, matrix):
+        return of_A
+    idle = matrix.shape[1] != matrix.n_ok
+    ok = store.read_array(matrix.path, "ok", matrix.shape[1]) if idle else np.ones(0, np.bool_)
+    unreadable, c = np.flatnonzero(~ok), matrix.chunk_images
+
+    def of(blocks: StoredBlocks) -> EntryBlocks:
+        first, last = np.searchsorted(unreadable, [blocks.chunks.start * c, blocks.chunks.stop * c])
+        return EntryBlocks(blocks, which(config, matrix), unreadable[first:last])
+
+    return [of(blocks) for blocks in of_A]
 
 
 class Spills:

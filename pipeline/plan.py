@@ -9,8 +9,11 @@ from typing import NamedTuple
 
 from data_prep.store import StoredMatrix
 from pipeline import engine
+from pipeline.config import NMFConfig
 from pipeline.engine import Place
-from pipeline.one_pass import PANEL_ROWS, PANEL_VALUES
+from pipeline.entries import ENTRIES_TOGETHER
+from pipeline.objective import is_entrywise, is_masked, is_sparse
+from pipeline.panels import PANEL_ROWS, PANEL_VALUES
 from pipeline.sketching import Choice
 
 PARTITION_NBYTES = 128_000_000
@@ -64,19 +67,19 @@ class Plan:
 
 def make_plan(
     matrix: StoredMatrix,
-    d: int,
+    config: NMFConfig,
     memory_nbytes: int | None = None,
     choice: Choice | None = None,
     passes: float = 1.0,
 ) -> Plan:
-    """Plan passes over a matrix at rank d, where the engine runs now.
+    """Plan passes over a matrix, where the engine runs now.
 
     Parameters
     ----------
     matrix
         What is factorized.
-    d
-        Rank.
+    config
+        What is asked for, with its solver settled.
     memory_nbytes
         What a worker may use; a share of what it has unless given.
     choice
@@ -89,20 +92,21 @@ def make_plan(
     RefusedPlan
         d is above min(m, n), or not even the work on single chunks fits; says how much would.
     """
+    d = config.n_components
     check_rank(matrix, d)
-    place, parts = engine.place(), partitions(matrix)
+    place, parts, entries = engine.place(), partitions(matrix), _entries(matrix, config)
     budget = place.memory_nbytes if memory_nbytes is None else memory_nbytes
-    needs = _needs(matrix, d, place, budget, choice)
+    needs = _with(entries, _needs(matrix, d, place, budget, choice), threads_of(place, parts), place)
     if max(needs.worker, needs.alone) > budget:
         raise _refused(matrix, d, place, budget, needs)
     result = 4 * d * sum(matrix.shape)
     scratch = 0 if place.in_process and not needs.stores_H else 2 * 4 * d * matrix.shape[1]
     _check_disk(matrix, result + scratch)
-    largest = max(len(part) for part in parts) * _chunk_nbytes(matrix)
+    largest = max(len(part) for part in parts) * entries.chunk
     spare = 0 if place.in_process else 1  # a cached partition that Dask hands to an idle worker is there twice
     n_cached = min(len(parts), place.workers * max(0, (budget - needs.worker) // largest - spare))
     cached = (-(-n_cached // place.workers) + (spare if n_cached else 0)) * largest
-    worker = max(needs.worker + min(cached, matrix.nbytes), needs.alone)
+    worker = max(needs.worker + min(cached, matrix.n_chunks * entries.chunk), needs.alone)
     return Plan(
         partitions=parts,
         n_cached=n_cached,
@@ -129,6 +133,30 @@ class _Needs(NamedTuple):
     sketch_here: bool
 
 
+class _Entries(NamedTuple):
+    """Bytes that an objective which goes by entries takes, besides those of one that does not."""
+
+    work: int = 0
+    """Of a task."""
+    driver: int = 0
+    """Of the sums in the driver."""
+    chunk: int = 0
+    """Of a chunk that is kept in memory, A itself included."""
+
+
+def _entries(matrix: StoredMatrix, config: NMFConfig) -> _Entries:
+    (m, _), d, values = matrix.shape, config.n_components, _chunk_nbytes(matrix) // matrix.dtype.itemsize
+    if not is_entrywise(config, matrix):
+        return _Entries(chunk=_chunk_nbytes(matrix))
+    c, masked, panel = values // m, is_masked(config, matrix), min(values, max(PANEL_ROWS * values // m, PANEL_VALUES))
+    driver = (8 + 8 + 4) * m * d
+    work = 4 * 4 * panel + 4 * 4 * c * d + (4 + 8 + 8) * m * d + (3 * values + 4 * 8 * panel if masked else 0)
+    if not is_sparse(matrix):
+        return _Entries(work, driver, _chunk_nbytes(matrix) + (values if masked else 0))
+    most = matrix.most_present or 0
+    return _Entries(work + 64 * most + 8 * ENTRIES_TOGETHER * d, driver, 8 * most + 8 * c)
+
+
 def _needs(matrix: StoredMatrix, d: int, place: Place, budget: int, choice: Choice | None) -> _Needs:
     (m, n), parts = matrix.shape, partitions(matrix)
     sketch = 0 if choice is None else choice.nbytes(m, d, matrix.dtype.itemsize)
@@ -143,6 +171,11 @@ def _needs(matrix: StoredMatrix, d: int, place: Place, budget: int, choice: Choi
     alone = fixed + sketch if of_sample and place.in_process else 0
     at_driver = MEMBER_NBYTES + max(driver, sketch if of_sample else 0)
     return _Needs(worker, at_driver, alone, sketch, stores_H, here)
+
+
+def _with(entries: _Entries, needs: _Needs, tasks: int, place: Place) -> _Needs:
+    worker = needs.worker + tasks * entries.work + (entries.driver if place.in_process else 0)
+    return needs._replace(worker=worker, driver=needs.driver + entries.driver)
 
 
 def _refused(matrix: StoredMatrix, d: int, place: Place, budget: int, needs: _Needs) -> RefusedPlan:

@@ -10,9 +10,10 @@ from typing import Any
 from threadpoolctl import threadpool_info
 
 from data_prep.store import StoredMatrix
-from pipeline import engine
-from pipeline.config import NMFConfig
+from pipeline import engine, penalties
+from pipeline.config import KULLBACK_LEIBLER, NMFConfig
 from pipeline.loop import Stop
+from pipeline.objective import is_masked
 from pipeline.plan import Plan
 from pipeline.record import Iteration, Recorder
 from pipeline.solvers.state import State
@@ -26,12 +27,13 @@ def provenance(
     """Attributes of a revision: what was asked for, from what, by which code, and what came of it."""
     last = iterations[-1]
     return {
-        "objective": "‖A − W H‖²_F",
+        "objective": objective(config, matrix),
         "parameters": asdict(config),
         "seed": config.seed,
         "phase": last.phase,
         "stop": None if stop is None else stop.name,
         "relative_error": last.relative_error,
+        "holdout_error": last.holdout_error if last.holdout_error == last.holdout_error else None,
         "n_iter": len(iterations),
         "passes": last.passes,
         "bytes_read": last.bytes_read,
@@ -46,10 +48,18 @@ def provenance(
     }
 
 
+def objective(config: NMFConfig, matrix: StoredMatrix) -> str:
+    """Name what is minimised."""
+    over = " over the entries that are present" if is_masked(config, matrix) else ""
+    fit = "D(A ‖ W H)" if config.loss == KULLBACK_LEIBLER else "‖A − W H‖²_F"
+    return f"{fit}{over}{' + penalties' if penalties.any_in(config) else ''}"
+
+
 def told_of_state(state: State) -> dict[str, Any]:
     """How good the factors are, and what the next iteration needs to know besides them."""
     momentum = state.momentum
     return {
+        "penalty": state.penalty,
         "projected_gradient": state.projected_gradient,
         "momentum": {
             "moving": momentum.W_before is not None,

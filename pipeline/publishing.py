@@ -42,8 +42,8 @@ class Finished:
     """W (m, d) and what else has a row a pixel, by name."""
     wide: Mapping[str, "Wide"]
     """H and what else has a column an image, by name."""
-    square: Mapping[str, NDArray[np.float64]]
-    """H Hᵀ and what else is (d, d), by name."""
+    exact: Mapping[str, NDArray[np.float64]]
+    """H Hᵀ (d, d) and what else is in float64, by name."""
     iterations: Sequence[Iteration]
     attributes: Mapping[str, Any]
     complete: bool
@@ -141,10 +141,9 @@ def _write(revision: Folder, finished: Finished) -> dict[str, dict[str, str]]:
         store.create_array(
             revision, name, shape=(m, d), chunks=(m, together), dtype=np.float32, dimension_names=("pixel", "component")
         )[...] = values
-    for name, terms in finished.square.items():
-        d = len(terms)
+    for name, terms in finished.exact.items():
         store.create_array(
-            revision, name, shape=(d, d), chunks=(d, d), dtype=np.float64, dimension_names=("component", "other")
+            revision, name, shape=terms.shape, chunks=terms.shape, dtype=np.float64, dimension_names=("row", "other")
         )[...] = terms
     known = {}
     for name, wide in finished.wide.items():
@@ -153,7 +152,7 @@ def _write(revision: Folder, finished: Finished) -> dict[str, dict[str, str]]:
         known[name] = list(itertools.chain.from_iterable(checksums))
     for field, column in to_arrays(finished.iterations).items():
         store.write_array(revision, field, column, ("iteration",))
-    written = (*finished.tall, *finished.square, *finished.wide, *Iteration._fields)
+    written = (*finished.tall, *finished.exact, *finished.wide, *Iteration._fields)
     return {name: store.digest(revision, name, known.get(name)) for name in written}
 
 

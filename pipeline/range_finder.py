@@ -15,15 +15,8 @@ from pipeline import engine
 from pipeline.basis import Basis, Sums, by_pixels
 from pipeline.blocks import side_by_side
 from pipeline.kernels import Matrix
-from pipeline.one_pass import (
-    Also,
-    BlockMatrix,
-    Improve,
-    aligned,
-    back_project,
-    one_blas_thread,
-    project,
-)
+from pipeline.one_pass import Also, BlockMatrix, Improve
+from pipeline.panels import aligned, back_project, one_blas_thread, project
 
 ROUNDING = 1e-10
 """Share of the largest eigenvalue of C Cᵀ, of float32 products, below which one is rounding."""

@@ -1,5 +1,6 @@
 """The record of a run: one entry an iteration, kept with the result."""
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -16,9 +17,9 @@ class Iteration(NamedTuple):
     """One iteration; its fields are the arrays (n_iter,) of a revision."""
 
     loss: float
-    """The objective of the factors after it: ‖A − W H‖² for frobenius."""
+    """The objective of the factors after it, penalties included."""
     relative_error: float
-    """‖A − W H‖ / ‖A‖."""
+    """‖A − W H‖ / ‖A‖, or what takes its place for other objectives: see `entrywise.relative_error`."""
     phase: str
     """What was iterated on: `exact` is A itself, `sketch`, `sample` and `all` are the small problems of
     `Choice.kind`, `new` are columns that were appended. The second start's is `sketch 2`, and so on."""
@@ -28,6 +29,8 @@ class Iteration(NamedTuple):
     """Visits of A so far: columns visited / n, from memory or disk."""
     bytes_read: int
     """Bytes of A read from the store so far."""
+    holdout_error: float = math.nan
+    """Root of the mean squared error on entries that are held out; NaN where none are."""
 
 
 EXACT, NEW = "exact", "new"
@@ -91,14 +94,18 @@ class Recorder:
     def __call__(self, state: State) -> list[Iteration]:
         """Add the iteration that led to a state; returns all so far."""
         ours, its = self._matrix.norm_squared, self._norm_squared
+        error, held_out = state.relative_error, state.holdout_error
+        if error is None:
+            error = float(np.sqrt(max(state.loss - state.penalty, 0.0) / its)) if its else 0.0
         self.iterations.append(
             Iteration(
                 loss=state.loss if its == ours else state.loss / its * ours,
-                relative_error=float(np.sqrt(state.loss / its)) if its else 0.0,
+                relative_error=error,
                 phase=self.phase,
                 seconds=self.earlier.seconds + time.perf_counter() - self._began,
                 passes=self._passes,
                 bytes_read=self._bytes_read,
+                holdout_error=math.nan if held_out is None else held_out,
             )
         )
         self._on_iteration(self.iterations)

@@ -7,7 +7,7 @@ drift: it says whether they are like those.
 
 import itertools
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -16,15 +16,20 @@ from numpy.typing import NDArray
 
 from data_prep import store
 from data_prep.store import StoredMatrix
-from pipeline import basis, engine
-from pipeline.basis import Sums, basis_of
+from pipeline import basis, engine, penalties
+from pipeline.basis import EntrySums, Sums, basis_of
 from pipeline.blocks import StoredBlocks
+from pipeline.config import NMFConfig
 from pipeline.factors import Factors
+from pipeline.kept_sums import read_sums
 from pipeline.kernels import Matrix
 from pipeline.loop import Stop
-from pipeline.one_pass import Also, BlockMatrix
+from pipeline.objective import is_entrywise, solver_of
+from pipeline.one_pass import Also, BlockMatrix, add
+from pipeline.opening import as_objective_needs
 from pipeline.plan import Plan
 from pipeline.solvers import hals
+from pipeline.solvers.entrywise import Entrywise, relative_error
 from pipeline.solvers.state import State
 
 REFRESH = ("auto", "never", "full")
@@ -32,6 +37,8 @@ OUTGROWN = 0.02
 """From which on all columns are visited again: the mean over all columns of how far those that were taken in since have
 drifted, so that few images that differ much count as little as many that hardly do."""
 W_SWEEPS = 8
+REPLACING = 100
+"""Updates of H of new columns, whose W stays: they are not improved again."""
 KEPT = ("refresh", "drift", "outgrown", "lineage", "cosines")
 """Attributes of a rerun, which a checkpoint hands on."""
 
@@ -62,33 +69,60 @@ def extends(previous: Factors, matrix: StoredMatrix) -> bool:
     return store.fingerprint((m, n), checksums) == about["fingerprint"]
 
 
-def take_in(matrix: StoredMatrix, previous: Factors, plan: Plan) -> Taken:
-    """Visit the columns that a result has not seen, and improve W from all sums."""
+def take_in(matrix: StoredMatrix, config: NMFConfig, previous: Factors, plan: Plan) -> Taken:
+    """Visit the columns that a result has not seen, and improve W from all sums where that tells the objective."""
     n_old, c = previous.attributes["shape"][1], matrix.chunk_images
-    W, first = basis_of(previous.read("W")), n_old // c
-    new = _of_new_columns(matrix, n_old, plan)
+    first, new = n_old // c, _of_new_columns(matrix, n_old, plan)
     A_new = BlockMatrix(
-        partitions=[blocks for _, blocks in new],
+        partitions=as_objective_needs([blocks for _, blocks in new], config, matrix),
         shape=(matrix.shape[0], matrix.shape[1] - n_old),
         scale=matrix.scale,
         norm_squared=_norm_squared(matrix, n_old),
     )
-    visited, sums = A_new.visit(W, [None] * len(new), partial(hals.improve), Also(residual=True))
-    together = _added(_kept_sums(previous), sums)
-    improved, inner = basis.improve(W, together, partial(hals.improve_W, sweeps=W_SWEEPS))
-    loss = basis.squared_error(matrix.norm_squared, W, improved, together, inner)
-    H_new = list(visited)
+    together = _by_entries if is_entrywise(config, matrix) else _by_products
+    state, new_error = together(A_new, matrix, config, previous)
+    H_new = list(state.H)
     old_parts = [part for part in (_until(part, first) for part in plan.partitions) if part]
     H_old = [StoredBlocks(previous.path, "H", part) for part in old_parts]
     if n_old % c:
         (H_new[0],) = engine.keep_each(_with_old_columns, [(H_new[0], previous, first, n_old)])
-    drift = _relative_error(sums.residual or 0.0, A_new.norm_squared) / _at_least(previous) - 1
+    drift = new_error / _at_least(previous) - 1
     return Taken(
-        state=State(W=improved, H=[*H_old, *H_new], loss=loss, sums=together),
+        state=replace(state, H=[*H_old, *H_new]),
         parts=[*old_parts, *(part for part, _ in new)],
         drift=drift,
         outgrown=_outgrown(previous, matrix, drift),
     )
+
+
+def _by_products(A_new: BlockMatrix, matrix: StoredMatrix, config: NMFConfig, previous: Factors) -> tuple[State, float]:
+    """Return the factors with H of the new columns alone, and the relative error of these before W was improved."""
+    W, old = basis_of(previous.read("W")), read_sums(previous)
+    for_H, for_W = penalties.of_H(config).times(matrix.shape[0]), penalties.of_W(config).times(matrix.n_ok)
+    cold = [None] * len(A_new.partitions)
+    H, sums = A_new.visit(W, cold, partial(hals.improve, penalty=for_H), Also(residual=True, penalty=for_H))
+    assert isinstance(old, Sums)  # `extends` has seen to it
+    together = add(old, sums)
+    improved, inner = basis.improve(W, together, partial(hals.improve_W, sweeps=W_SWEEPS, penalty=for_W))
+    penalty = basis.penalty_of(for_W, improved, for_H, together)
+    loss = basis.squared_error(matrix.norm_squared, W, improved, together, inner) + penalty
+    return (
+        State(W=improved, H=H, loss=loss, penalty=penalty, sums=together),
+        _relative_error(sums.residual or 0.0, A_new.norm_squared),
+    )
+
+
+def _by_entries(A_new: BlockMatrix, matrix: StoredMatrix, config: NMFConfig, previous: Factors) -> tuple[State, float]:
+    """Return the same for an objective that goes by entries, where only a visit of all could tell that of another W."""
+    W, old, solver = basis_of(previous.read("W")), read_sums(previous), solver_of(config, matrix)
+    assert isinstance(solver, Entrywise)
+    assert isinstance(old, EntrySums)
+    visit = replace(solver.visit, cold_updates=REPLACING)
+    H, sums = A_new.run(visit, W, [None] * len(A_new.partitions))
+    together = add(old, sums)
+    if not visit.masked:
+        together = together._replace(row_counts=np.full_like(together.row_counts, matrix.n_ok))
+    return solver.state(W, H, together), relative_error(sums, config.loss)
 
 
 def lineage_of(previous: Factors) -> list[dict[str, Any]]:
@@ -144,16 +178,6 @@ def _until(part: range, end: int) -> range:
 def _norm_squared(matrix: StoredMatrix, n_old: int) -> float:
     """‖·‖² of the new columns, from what was kept of each."""
     return float(np.square(store.read_array(matrix.path, "norm", matrix.shape[1])[n_old:]).sum())
-
-
-def _kept_sums(previous: Factors) -> Sums:
-    """A Hᵀ and H Hᵀ of a result."""
-    return Sums(previous.read("AHt"), previous.read_square("HHt"))
-
-
-def _added(old: Sums, new: Sums) -> Sums:
-    """Sums over all columns; no residual is known of the old ones."""
-    return Sums(old.AHt.astype(np.float64) + new.AHt, old.HHt + new.HHt)
 
 
 def _with_old_columns(H: Iterable[Matrix], previous: Factors, chunk: int, n_old: int) -> list[NDArray[Any]]:

@@ -102,16 +102,18 @@ def read_parts(previous: Factors, name: str, parts: Sequence[range]) -> list[Any
     return engine.keep_each(side_by_side, [(StoredBlocks(previous.path, name, part),) for part in parts])
 
 
-def ordered(state: State) -> Matrix:
+def ordered(state: State, *, unit: bool = True) -> Matrix:
     """W of unit columns, those first that explain most: ‖h_k‖² ‖w_k‖² of the small problem.
 
-    The rows of H are comparable then: each says how much of the norm of an image is of that component.
+    The rows of H are comparable then: each says how much of the norm of an image is of that component. Where a penalty
+    depends on how W and H share their scale, the columns stay as long as they are.
     """
     squares = state.W.WtW.diagonal()
     energy = sum(engine.call_each(_energy, [(part,) for part in state.H])) * squares
     lengths = np.sqrt(np.where(squares > 0, squares, 1)).astype(np.float32)
     order = np.argsort(-energy, kind="stable")
-    return np.ascontiguousarray((state.W.W / lengths)[:, order])
+    W = state.W.W / lengths if unit else state.W.W
+    return np.ascontiguousarray(W[:, order])
 
 
 def _compressed(Q: Matrix, B: Sequence[Any], norm_squared: float, missed: float) -> Compressed:

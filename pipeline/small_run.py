@@ -9,7 +9,7 @@ import numpy as np
 
 from data_prep import store
 from data_prep.store import StoredMatrix
-from pipeline import engine, small
+from pipeline import engine, penalties, small
 from pipeline.basis import Basis, basis_of
 from pipeline.config import NMFConfig
 from pipeline.factors import Factors
@@ -25,8 +25,8 @@ from pipeline.solvers.hals import HALS
 from pipeline.solvers.state import State
 from pipeline.starts import continued_momentum, uniform
 
-SOLVER = HALS(sweeps=4, extrapolates_H=True)
-"""A visit is cheap here, so that fewer sweeps a visit do; and H is small enough to have it twice."""
+SWEEPS = 4
+"""A visit is cheap here, so that few sweeps a visit do; and H is small enough to have it twice."""
 
 
 class SmallRun:
@@ -69,7 +69,9 @@ class SmallRun:
                 state = self._solve_start(on_state)
                 on_phase(state)
                 if self.best is None or state.loss < min(self.losses):
-                    self.best = state.W.W if self.keeps_order else ordered(state)
+                    self.best = (
+                        state.W.W if self.keeps_order else ordered(state, unit=not penalties.any_in(self.config))
+                    )
                 self.losses.append(state.loss)
                 self.previous = None
         assert self.best is not None  # there is one start at least
@@ -120,14 +122,19 @@ class SmallRun:
 
         def should_stop(iterations: Sequence[Iteration]) -> Stop | None:
             own = trailing(iterations, phase)
-            return small_stop_reason(own, self.matrix.norm_squared, self.config, self.choice.passes_each)
+            return small_stop_reason(own, self.config, self.choice.passes_each)
 
         state, stop = self._start(), should_stop(self.recorder.iterations)
         if stop is None:
-            state, stop = solve(matrix, SOLVER, state, should_stop, on_state)
+            state, stop = solve(matrix, self._solver(), state, should_stop, on_state)
         if stop is Stop.NONFINITE:
             raise store.BadInput(f"{self.matrix.path} was not factorized: {stop}")
         return state
+
+    def _solver(self) -> HALS:
+        n = self.matrix.n_ok if self.choice.whole else self.choice.n_columns
+        of_W, of_H = penalties.of_W(self.config).times(n), penalties.of_H(self.config).times(self.matrix.shape[0])
+        return HALS(sweeps=SWEEPS, extrapolates_H=True, penalty_W=of_W, penalty_H=of_H)
 
     def _start(self) -> State:
         """State before the first iteration of a start, or where a checkpoint left it; a result goes on from its W."""

@@ -8,6 +8,7 @@ from pipeline import starts
 from pipeline.config import NMFConfig, differences
 from pipeline.factors import Factors, current, newest
 from pipeline.loop import Stop, small_is_over, stop_reason, trailing
+from pipeline.objective import settled
 from pipeline.plan import Plan, make_plan
 from pipeline.record import EXACT
 from pipeline.rerun import extends, n_new
@@ -33,10 +34,11 @@ def planned(
     matrix: StoredMatrix, name: str, config: NMFConfig, memory_nbytes: int | None, *, fresh: bool, refresh: str = "auto"
 ) -> Plan:
     """Plan what `factorize` would do; ParametersDiffer where another factorization has that name."""
+    config = settled(config, matrix)
     standing = Standing() if fresh else where_it_stands(matrix, name, config, refresh)
     choice = small_problem(matrix, config, standing.previous)
     passes = passes_to_make(matrix, config, choice, standing, refresh)
-    return make_plan(matrix, config.n_components, memory_nbytes, choice, passes)
+    return make_plan(matrix, config, memory_nbytes, choice, passes)
 
 
 def small_problem(matrix: StoredMatrix, config: NMFConfig, previous: Factors | None) -> Choice | None:
@@ -44,7 +46,7 @@ def small_problem(matrix: StoredMatrix, config: NMFConfig, previous: Factors | N
     choice = choose(matrix, config)
     if choice is None or previous is None or previous.attributes["phase"] != EXACT:
         return choice
-    over = small_is_over(previous.iterations, matrix.norm_squared, config, choice.passes_each)
+    over = small_is_over(previous.iterations, config, choice.passes_each)
     return None if over or not previous.complete else choice
 
 
@@ -94,4 +96,4 @@ def where_it_stands(matrix: StoredMatrix, name: str, config: NMFConfig, refresh:
         return Standing(older=previous) if refresh == "full" else Standing(previous, Stop.EXTENDED)
     if previous.complete and small_problem(matrix, config, previous) is not None:
         return Standing(previous)
-    return Standing(previous, stop_reason(previous.iterations, matrix.norm_squared, config))
+    return Standing(previous, stop_reason(previous.iterations, config))

@@ -3,16 +3,22 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from data_prep.sample import read_sample
+from data_prep import store
+from data_prep.sample import read_sample, read_sample_mask, sample_columns, sample_size
 from data_prep.store import StoredMatrix
-from pipeline.basis import Sums, basis_of
+from pipeline.basis import basis_of
 from pipeline.blocks import StoredBlocks
 from pipeline.config import NMFConfig
+from pipeline.entries import PRESENT
 from pipeline.factors import Factors
-from pipeline.kernels import Matrix, hals
+from pipeline.kept_sums import read_sums
+from pipeline.kernels import Matrix, cold_start, hals
+from pipeline.objective import is_entrywise, is_masked, which
 from pipeline.plan import RefusedPlan
 from pipeline.range_finder import Range, find_range
 from pipeline.solvers.state import Momentum, State
@@ -20,6 +26,9 @@ from pipeline.solvers.state import Momentum, State
 OVERSAMPLING = 10
 SAMPLE_PER_COMPONENT = 20
 CORRECTIONS = 10
+REFINEMENTS = 100
+FLOOR = 1e-3
+"""Of the mean of a column of W: least squares leave zeros, which multiplicative updates would keep."""
 ROUNDING = 1e-6
 """Share of the largest singular value, in float32, below which one is rounding and its vectors mean nothing."""
 
@@ -40,7 +49,8 @@ def continued(previous: Factors, parts: Sequence[range]) -> State:
         loss=previous.iterations[-1].loss,
         from_residual=previous.attributes["momentum"]["from_residual"],
         momentum=continued_momentum(previous),
-        sums=Sums(previous.read("AHt"), previous.read_square("HHt")) if previous.attributes["keeps_sums"] else None,
+        penalty=previous.attributes.get("penalty", 0.0),
+        sums=read_sums(previous),
     )
 
 
@@ -81,7 +91,12 @@ def cold(
     if config.init == "random" and config.solver == "mu":
         widths = [[columns.stop - columns.start for columns in matrix.columns(part)] for part in parts]
         H = [RandomBlocks(seed, d, w, part.start) for w, part in zip(widths, parts, strict=True)]
-    W = basis_images(config, range_of_sample(matrix, config, visited), matrix.shape[0])
+    found = range_of_sample(matrix, config, visited)
+    W = basis_images(config, found, matrix.shape[0])
+    if found is not None and is_entrywise(config, matrix):
+        W = refined(found, W)
+    if config.solver == "amu":
+        W = np.maximum(W, FLOOR * W.mean(axis=0))
     return State(W=basis_of(fill_zeros(W) if config.solver == "mu" else W), H=H)
 
 
@@ -90,10 +105,23 @@ def range_of_sample(matrix: StoredMatrix, config: NMFConfig, visited: Callable[[
     k = columns_of_sample(matrix, config)
     if k == 0:
         return None
-    sample = read_sample(matrix, k)
+    sample, scale = read_sample(matrix, k), matrix.scale
     visited(sample.shape[1])
-    rank = min(config.n_components + OVERSAMPLING, *sample.shape)
-    return find_range(sample, rank, config.seed, matrix.scale) if rank else None
+    if is_masked(config, matrix):
+        sample, scale = _filled(sample, matrix, config), 1.0
+    rank = min(config.n_components * (2 if is_entrywise(config, matrix) else 1) + OVERSAMPLING, *sample.shape)
+    return find_range(sample, rank, config.seed, scale) if rank else None
+
+
+def _filled(sample: NDArray[Any], matrix: StoredMatrix, config: NMFConfig) -> Matrix:
+    """Columns of the sample (m, k), scaled, with the mean of its row in place of an entry that is missing."""
+    n, k = matrix.shape[1], sample.shape[1]
+    columns = sample_columns(store.read_array(matrix.path, "ok", n), sample_size(len(sample), matrix.dtype.itemsize))
+    mask = read_sample_mask(matrix, k) if matrix.n_present is not None else None
+    what = which(config, matrix).what(sample, mask, columns[:k])
+    values, present = sample * np.float32(matrix.scale), np.equal(what, PRESENT)
+    sums, counts = values.sum(axis=1, keepdims=True, where=present), present.sum(axis=1, keepdims=True)
+    return np.where(present, values, sums / np.maximum(counts, 1)).astype(np.float32)
 
 
 def columns_of_sample(matrix: StoredMatrix, config: NMFConfig) -> int:
@@ -180,6 +208,17 @@ def nnsvd_lrc(found: Range, d: int) -> Matrix:
     for _ in range(CORRECTIONS):
         H = hals(Wt @ Wt.T, np.matmul(Wt @ Y, Z), H, 1)
         Wt = hals(H @ H.T, np.matmul(H @ Z.T, Y.T), Wt, 1)
+    return np.ascontiguousarray(Wt.T)
+
+
+def refined(found: Range, W: Matrix) -> Matrix:
+    """Go on from W (m, d) by HALS on the product of the singular vectors of a sample, which costs no visit."""
+    Y, Z = (found.U * found.s).astype(np.float32), found.Vt
+    Wt = np.ascontiguousarray(W.T)
+    H = cold_start(W.T @ W, np.matmul(Wt @ Y, Z))
+    for _ in range(REFINEMENTS):
+        H = hals(Wt @ Wt.T, np.matmul(Wt @ Y, Z), H, 2)
+        Wt = hals(H @ H.T, np.matmul(H @ Z.T, Y.T), Wt, 2)
     return np.ascontiguousarray(Wt.T)
 
 

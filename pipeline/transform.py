@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, NamedTuple, Protocol
 
@@ -11,13 +11,24 @@ from numpy.typing import NDArray
 
 from data_prep import store
 from data_prep.folders import Folder
+from pipeline import penalties
+from pipeline.basis import basis_of
+from pipeline.config import NMFConfig
+from pipeline.entries import Block
+from pipeline.entry_pass import EntryVisit, improve, summed
 from pipeline.factors import Factors
 from pipeline.kernels import Matrix, cold_start, hals
-from pipeline.one_pass import aligned, one_blas_thread, project
+from pipeline.objective import solver_of
+from pipeline.objective import which as which_count
+from pipeline.panels import aligned, one_blas_thread, project
+from pipeline.penalties import NONE, Weights, penalised
+from pipeline.solvers.entrywise import Entrywise
+from pipeline.which import Which
 
 ACCURACY = 1e-5
 """Sweeps end where eight of them lower ‖A − W H‖² by less than this share of it; what is left to gain is below 1e-4."""
 SWEEPS_TOGETHER, MOST_SWEEPS = 8, 800
+UPDATES_TOGETHER, MOST_UPDATES = 50, 2000
 AHEAD = 16
 
 
@@ -31,7 +42,7 @@ class Images(Protocol):
         ...
 
 
-class Weights(NamedTuple):
+class Found(NamedTuple):
     """What becomes of a batch of images."""
 
     H: Matrix
@@ -49,16 +60,37 @@ class Transform:
     W: Matrix
     """(m, d)."""
     scale: float
+    penalty: Weights = NONE
+    """On H, for each entry of a column."""
+    entrywise: tuple[EntryVisit, Which] | None = None
+    """How H is improved where the objective goes by entries, and which those are."""
 
-    def __call__(self, images: Images) -> Weights:
+    def __call__(self, images: Images) -> Found:
         """Read a batch and solve for its H."""
         one_blas_thread()
         batch = images()
-        H, errors = weights(self.W, batch.columns, self.scale)
-        return Weights(H, errors, batch.names, batch.reasons)
+        if self.entrywise is None:
+            H, errors = weights(self.W, batch.columns, self.scale, self.penalty.times(len(self.W)))
+        else:
+            visit, which = self.entrywise
+            block = which.block(batch.columns, batch.present, np.arange(batch.columns.shape[1]))
+            H, errors = entry_weights(self.W, block, visit)
+        return Found(H, errors, batch.names, batch.reasons)
 
 
-def weights(W: Matrix, A: NDArray[Any], scale: float) -> tuple[Matrix, NDArray[np.float64]]:
+def transform_of(factors: Factors) -> Transform:
+    """Return the task for a factorization: the objective is that which made it, with nothing held out."""
+    matrix = store.open_matrix(factors.path.parent.parent.parent)
+    config = replace(NMFConfig(**factors.attributes["parameters"]), holdout=0.0)
+    W, penalty = factors.read("W"), penalties.of_H(config)
+    solver = solver_of(config, matrix)
+    if not isinstance(solver, Entrywise):
+        return Transform(W, matrix.scale, penalty)
+    visit = replace(solver.visit, updates=UPDATES_TOGETHER, cold_updates=UPDATES_TOGETHER)
+    return Transform(W, matrix.scale, penalty, (visit, which_count(config, matrix)))
+
+
+def weights(W: Matrix, A: NDArray[Any], scale: float, penalty: Weights = NONE) -> tuple[Matrix, NDArray[np.float64]]:
     """H ≥ 0 (d, c) with the least ‖A − W H‖², to 1e-4 of it; and the relative error of each column (c,).
 
     Parameters
@@ -69,9 +101,11 @@ def weights(W: Matrix, A: NDArray[Any], scale: float) -> tuple[Matrix, NDArray[n
         Columns (m, c), as stored.
     scale
         What stored values are multiplied with.
+    penalty
+        On H.
     """
-    G, C = W.T @ W, project(A, aligned(W), scale)
-    wide = A.astype(np.float32)
+    WtA, wide = project(A, aligned(W), scale), A.astype(np.float32)
+    G, C = penalised(W.T @ W, WtA, penalty)
     squares = np.einsum("ij,ij->j", wide, wide, dtype=np.float64) * scale**2
     H, before = cold_start(G, C), np.inf
     for _ in range(MOST_SWEEPS // SWEEPS_TOGETHER):
@@ -80,14 +114,36 @@ def weights(W: Matrix, A: NDArray[Any], scale: float) -> tuple[Matrix, NDArray[n
         if before - losses.sum() <= ACCURACY * losses.sum():
             break
         before = losses.sum()
-    errors = np.divide(np.sqrt(losses), np.sqrt(squares), out=np.zeros_like(losses), where=squares > 0)
-    return H, errors
+    if penalty != NONE:
+        losses = np.maximum(squares + np.einsum("ij,ij->j", H, (W.T @ W) @ H - 2 * WtA, dtype=np.float64), 0)
+    return H, _relative(losses, squares)
 
 
-def transformed(factors: Factors, images: Sequence[Images], executor: Executor) -> Iterator[Weights]:
+def entry_weights(W: Matrix, A: Block, visit: EntryVisit) -> tuple[Matrix, NDArray[np.float64]]:
+    """H ≥ 0 (d, c) with the least objective, and ‖a − W h‖ / ‖a‖ over the entries that are present of each column."""
+    basis, H, before = basis_of(W), None, np.inf
+    for _ in range(MOST_UPDATES // UPDATES_TOGETHER):
+        H = improve(A, basis, H, visit)
+        sums = summed(A, W, H, visit)
+        loss = sums.loss + sums.penalty_H
+        if before - loss <= ACCURACY * abs(loss):
+            break
+        before = loss
+    assert H is not None
+    misfits, squares = np.zeros(A.shape[1]), np.zeros(A.shape[1])
+    for piece in A.pieces(W, H, visit.scale):
+        misfits += np.asarray(piece.spread(np.square(piece.a - piece.x)).sum(axis=0, dtype=np.float64)).ravel()
+        squares += np.asarray(piece.spread(np.square(piece.a)).sum(axis=0, dtype=np.float64)).ravel()
+    return H, _relative(misfits, squares)
+
+
+def _relative(misfits: NDArray[np.float64], squares: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.divide(np.sqrt(misfits), np.sqrt(squares), out=np.zeros_like(misfits), where=squares > 0)
+
+
+def transformed(factors: Factors, images: Sequence[Images], executor: Executor) -> Iterator[Found]:
     """Weights of batches of images, in their order; some are computed ahead of those that are taken."""
-    matrix = store.open_matrix(factors.path.parent.parent.parent)
-    task = Transform(factors.read("W"), matrix.scale)
+    task = transform_of(factors)
     waiting = iter(images)
     under_way = [executor.submit(task, batch) for batch in islice(waiting, AHEAD)]
     while under_way:

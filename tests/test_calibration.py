@@ -7,6 +7,7 @@ import pytest
 from data_prep import store
 from pipeline import calibration, engine
 from pipeline.calibration import estimate
+from pipeline.config import NMFConfig
 from pipeline.plan import make_plan
 from pipeline.solvers.hals import HALS, improve
 
@@ -31,7 +32,7 @@ def clock(monkeypatch):
     return clock
 
 
-def test_a_pass_is_estimated_from_two_sizes(planted, clock):
+def test_a_pass_is_estimated_from_two_sizes(planted, clock, monkeypatch):
     class Slow(HALS):
         """0.1 s a block, and 0.06 s an iteration."""
 
@@ -40,15 +41,16 @@ def test_a_pass_is_estimated_from_two_sizes(planted, clock):
             A.visit(state.W, state.H, lambda *given: clock.spend(0.1) or improve(*given))
             return state
 
-    matrix = store.open_matrix(planted)
-    told = estimate(matrix, Slow(), 4, make_plan(matrix, 4))
+    monkeypatch.setattr(calibration, "solver_of", lambda config, matrix: Slow())
+    matrix, config = store.open_matrix(planted), NMFConfig(n_components=4)
+    told = estimate(matrix, config, make_plan(matrix, config))
     assert (told.chunks, told.arithmetic_s) == (1, pytest.approx(0.06 + 19 * 0.1))
     assert told.reading_s == 0  # all of it is cached
 
 
 def test_reading_counts_where_nothing_is_cached(planted, clock, monkeypatch):
     monkeypatch.setattr(HALS, "step", lambda self, A, state: clock.spend(0.3) or state)
-    matrix = store.open_matrix(planted)
-    enough = make_plan(matrix, 4, 2**40)
-    streamed = make_plan(matrix, 4, enough.worker_nbytes - matrix.nbytes)
-    assert estimate(matrix, HALS(), 4, streamed).reading_s == pytest.approx(19 * 0.2)
+    matrix, config = store.open_matrix(planted), NMFConfig(n_components=4)
+    enough = make_plan(matrix, config, 2**40)
+    streamed = make_plan(matrix, config, enough.worker_nbytes - matrix.nbytes)
+    assert estimate(matrix, config, streamed).reading_s == pytest.approx(19 * 0.2)

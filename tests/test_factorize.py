@@ -170,7 +170,7 @@ class TestInThisThread:
         finished = Finished(
             tall={"W": first.W.compute()},
             wide={},
-            square={},
+            exact={},
             iterations=first.iterations,
             attributes=first.attributes,
             complete=True,

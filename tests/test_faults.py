@@ -19,6 +19,7 @@ from data_prep import groups, store
 from data_prep.folders import folder
 from data_prep.store import open_matrix
 from pipeline import engine, factorize
+from pipeline.config import NMFConfig
 from pipeline.engine import NoWorkersError
 from pipeline.opening import Spills
 from pipeline.plan import make_plan
@@ -230,7 +231,7 @@ def test_a_scheduler_that_ends_is_said(planted, monkeypatch, speed):
 def test_a_worker_that_wakes_after_it_was_given_up_finds_no_h_to_write_over(planted, cluster_of, tmp_path):
     matrix = open_matrix(planted)
     with cluster_of(1):
-        spills = Spills(matrix, 4, make_plan(matrix, 4), folder(tmp_path / "scratch"))
+        spills = Spills(matrix, 4, make_plan(matrix, NMFConfig(n_components=4)), folder(tmp_path / "scratch"))
         names = [None]
         for _ in range(40):
             spill = spills(names[-1])
@@ -241,7 +242,12 @@ def test_a_worker_that_wakes_after_it_was_given_up_finds_no_h_to_write_over(plan
 
 def test_stored_h_of_a_refused_iteration_stays_until_it_is_replaced(planted, tmp_path):
     matrix = open_matrix(planted)
-    spills = Spills(matrix, 4, dataclasses.replace(make_plan(matrix, 4), stores_H=True), folder(tmp_path / "scratch"))
+    spills = Spills(
+        matrix,
+        4,
+        dataclasses.replace(make_plan(matrix, NMFConfig(n_components=4)), stores_H=True),
+        folder(tmp_path / "scratch"),
+    )
     first = spills(None).name
     for _ in range(3):
         spills(first)  # none of these was taken

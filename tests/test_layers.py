@@ -67,6 +67,7 @@ def test_kernels_import_numpy_alone():
             {f"data_prep/{name}.py" for name in ("chunks", "folders", "image_arrays", "remote", "store")},
         ),
         ("obstore", {"data_prep/remote.py"}),
+        ("pyarrow", {"data_prep/table_files.py"}),
         ("click", set()),
     ],
 )

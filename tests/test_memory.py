@@ -13,6 +13,7 @@ from data_prep import store
 from data_prep.arrays import write_matrix
 from data_prep.folders import LocalFolder
 from pipeline import engine, plan
+from pipeline.config import NMFConfig
 from pipeline.plan import RefusedPlan, make_plan
 from tests.conftest import SOAK
 
@@ -55,7 +56,7 @@ ALL_SHAPES = [(d, mib, solver) for d, mib in SIZES for solver in ("mu", "hals")]
 
 @pytest.mark.parametrize(("d", "memory_mib", "solver"), ALL_SHAPES if SOAK else SHAPES)
 def test_measured_is_at_most_planned_and_planned_at_most_1_5_of_measured(large, d, memory_mib, solver):
-    planned = make_plan(store.open_matrix(large), d, memory_mib * MEBI).worker_nbytes
+    planned = make_plan(store.open_matrix(large), NMFConfig(n_components=d), memory_mib * MEBI).worker_nbytes
     shown = run(large, d, memory_mib * MEBI, solver)
     measured = int(shown.stdout)
     assert planned <= memory_mib * MEBI
@@ -93,22 +94,22 @@ def test_a_store_larger_than_the_address_space_allowed_is_factorized(large):
 
 def test_what_cannot_fit_is_refused_with_what_would(large):
     with pytest.raises(RefusedPlan, match=r"needs \d+ MiB .* but may use 100 MiB; give --memory (\d+)MiB") as refused:
-        make_plan(store.open_matrix(large), 60, 100 * MEBI)
+        make_plan(store.open_matrix(large), NMFConfig(n_components=60), 100 * MEBI)
     enough = int(str(refused.value).split("--memory ")[1].split("MiB")[0])
-    assert make_plan(store.open_matrix(large), 60, enough * MEBI).n_cached == 0
+    assert make_plan(store.open_matrix(large), NMFConfig(n_components=60), enough * MEBI).n_cached == 0
 
 
 def test_what_does_not_fit_the_disk_is_refused_with_the_numbers(planted, monkeypatch):
     monkeypatch.setattr(LocalFolder, "free_nbytes", lambda self: 5000)
     with pytest.raises(RefusedPlan, match=r"need 5,440 bytes on the disk of .* but 5,000 are free; make room"):
-        make_plan(store.open_matrix(planted), 4)
+        make_plan(store.open_matrix(planted), NMFConfig(n_components=4))
 
 
 @pytest.mark.parametrize("times", [1, 4, 16])
 def test_a_streamed_plan_grows_with_n_by_h_alone(large, times):
     matrix = store.open_matrix(large)
     grown = type(matrix)(**{**vars(matrix), "shape": (6000, times * 30_000)})
-    one, many = (make_plan(m, 60, 2**40).worker_nbytes - m.nbytes for m in (matrix, grown))
+    one, many = (make_plan(m, NMFConfig(n_components=60), 2**40).worker_nbytes - m.nbytes for m in (matrix, grown))
     assert many - one == 2 * 4 * 60 * (times - 1) * 30_000
 
 
@@ -117,7 +118,7 @@ def test_a_plan_within_a_budget_does_not_grow_with_n(large, times):
     """H goes to the store once it would take more than a quarter of the memory."""
     matrix = store.open_matrix(large)
     grown = [type(matrix)(**{**vars(matrix), "shape": (6000, k * 30_000)}) for k in (8, times)]
-    eight, many = (make_plan(m, 60, 600 * MEBI) for m in grown)
+    eight, many = (make_plan(m, NMFConfig(n_components=60), 600 * MEBI) for m in grown)
     assert many.stores_H
     assert many.worker_nbytes <= 600 * MEBI
     assert abs(many.driver_nbytes - eight.driver_nbytes) <= 140 * MEBI  # a partition more or less is cached
@@ -161,7 +162,7 @@ def test_the_plan_command_says_what_run_records(large):
         *("--solver", "mu", "--max-iter", "200"),
     ]
     said = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-    planned = make_plan(store.open_matrix(large), 60, 300 * MEBI)
+    planned = make_plan(store.open_matrix(large), NMFConfig(n_components=60), 300 * MEBI)
     assert (said["worker_nbytes"], said["cached_share"]) == (planned.worker_nbytes, planned.cached_share)
     assert 0 < said["cached_share"] < 1
     assert (said["passes"], said["seconds"]) == (200, pytest.approx(200 * said["pass_seconds"]))

@@ -8,6 +8,7 @@ from data_prep import store
 from pipeline import engine, plan
 from pipeline.basis import Basis, Sums, basis_of
 from pipeline.blocks import StoredBlocks, read_ahead
+from pipeline.config import NMFConfig
 from pipeline.factors import open_factors
 from pipeline.job import factorize
 from pipeline.one_pass import Arithmetic, BlockMatrix, _add_as_tree, add, visit_partition
@@ -39,15 +40,15 @@ def test_a_pass_returns_the_two_products(rng):
 
 @pytest.mark.parametrize("n", [1, 2, 3, 5, 8, 13])
 def test_the_tree_adds_every_partition_once(n):
-    graph = {f"visit-{k}": (None, Sums(np.float64(k), np.float64(10**k))) for k in range(n)}
+    graph = {f"visit-{k}": (None, Sums(np.full(1, k), np.full(1, 10**k))) for k in range(n)}
     root = _add_as_tree(graph, n)
     total = dask.get(graph, root)
     assert total[:2] == (sum(range(n)), sum(10**k for k in range(n)))
 
 
 def test_sums_are_added_in_float64():
-    small = Sums(np.float32(2**-24), np.float64(0))
-    assert add(Sums(np.float32(1), np.float64(0)), small).AHt == 1 + 2**-24
+    one, small = (Sums(np.full((1, 1), value, np.float32), np.zeros((1, 1))) for value in (1, 2**-24))
+    assert add(one, small).AHt == 1 + 2**-24
 
 
 def test_partitions_cover_the_chunks_once_and_follow_from_the_store_alone(planted):
@@ -60,7 +61,7 @@ def test_partitions_cover_the_chunks_once_and_follow_from_the_store_alone(plante
 def memory_for(path, d, n_cached):
     """The least memory with which so many partitions are cached."""
     matrix = store.open_matrix(path)
-    whole = plan.make_plan(matrix, d)
+    whole = plan.make_plan(matrix, NMFConfig(n_components=d))
     largest = max(len(part) for part in whole.partitions) * matrix.shape[0] * matrix.chunk_images * 4
     return whole.worker_nbytes - matrix.nbytes + n_cached * largest
 
@@ -90,9 +91,9 @@ def test_a_chunk_is_visited_once_a_pass(planted, monkeypatch):
     visits = Counter()
     original = hals.improve
 
-    def counting(WtW, WtA, H, sweeps):
+    def counting(WtW, WtA, H, **how):
         visits[WtA.shape[1]] += 1
-        return original(WtW, WtA, H, sweeps)
+        return original(WtW, WtA, H, **how)
 
     monkeypatch.setattr(hals, "improve", counting)
     factorize(planted, 4, solver="hals", max_iter=5, tol=0)

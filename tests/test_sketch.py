@@ -128,7 +128,7 @@ def test_what_is_iterated_on_follows_from_the_sizes(m, n, d, settings, kind, col
         path=None, attributes={}, shape=(m, n), dtype=np.dtype(np.uint8), chunk_images=1024, scale=1 / 255, n_ok=n,
         norm_squared=1.0, fingerprint="",
     )  # fmt: skip
-    choice = choose(matrix, NMFConfig(n_components=d, **settings))
+    choice = choose(matrix, NMFConfig(n_components=d, solver="sketch", **settings))
     assert (choice.kind, choice.n_columns) == (kind, columns)
     assert choice.passes == pytest.approx(passes, rel=1e-3)
 
@@ -335,7 +335,9 @@ class TestRuns:
 
     def test_the_best_of_several_starts_is_kept_and_all_are_told(self, stored, monkeypatch):
         kept = []
-        monkeypatch.setattr("pipeline.small_run.ordered", lambda state: (kept.append(state.loss), ordered(state))[1])
+        monkeypatch.setattr(
+            "pipeline.small_run.ordered", lambda state, unit: (kept.append(state.loss), ordered(state, unit=unit))[1]
+        )
         about = factorize(stored, 8, restarts=4, max_iter=40).factors.attributes
         errors = about["sketch"]["errors"]
         best_so_far = [e for k, e in enumerate(errors) if e == min(errors[: k + 1])]

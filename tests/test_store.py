@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from data_prep import store
-from data_prep.arrays import write_matrix
+from data_prep.arrays import ARRAYS, write_matrix
 from data_prep.folders import folder
+from data_prep.sample import read_sample, read_sample_mask
 
 
 @pytest.mark.parametrize(
@@ -121,3 +122,75 @@ def test_xarray_would_decode_images_to_0_1(faces, tmp_path):
     A = store.open_array(tmp_path / "f.zarr", "A")
     assert A.attrs["scale_factor"] == 1 / 255
     assert A.metadata.dimension_names == ("pixel", "image")
+
+
+@pytest.fixture
+def holes(rng, small_chunks):
+    """60 × 50 values, and which of them are present: 70 %; the others are NaN."""
+    present = rng.random((60, 50)) < 0.7
+    return np.where(present, rng.random((60, 50)), np.nan), present
+
+
+def test_missing_entries_are_zero_and_in_the_mask(holes, tmp_path):
+    A, present = holes
+    write_matrix(tmp_path / "a.zarr", A, 0.5, present=present)
+    matrix = store.open_matrix(tmp_path / "a.zarr")
+    stored, mask = (store.open_array(matrix.path, name) for name in ("A", "mask"))
+    np.testing.assert_array_equal(stored[...], np.nan_to_num(A).astype(np.float32))
+    np.testing.assert_array_equal(mask[...], present)
+    assert (mask.chunks, mask.metadata.dimension_names) == (stored.chunks, ("feature", "item"))
+    assert (matrix.n_present, matrix.norm_squared) == (present.sum(), pytest.approx(np.nansum((A / 2) ** 2)))
+    assert matrix.most_present == max(present[:, first : first + 16].sum() for first in range(0, 50, 16))
+
+
+def test_the_samples_mask_is_that_of_its_columns(holes, tmp_path):
+    A, present = holes
+    write_matrix(tmp_path / "a.zarr", A, present=present)
+    matrix, columns = store.open_matrix(tmp_path / "a.zarr"), store.read_array(tmp_path / "a.zarr", "sample_column")
+    np.testing.assert_array_equal(read_sample_mask(matrix, 20), present[:, columns[:20]])
+    np.testing.assert_array_equal(read_sample(matrix, 50), np.nan_to_num(A[:, columns]).astype(np.float32))
+
+
+@pytest.mark.parametrize(("known", "n_codecs"), [(49, 2), (50, 1)])
+def test_less_than_half_of_the_entries_is_compressed(tmp_path, known, n_codecs):
+    write_matrix(tmp_path / "a.zarr", np.ones((10, 10)), present=np.arange(100).reshape(10, 10) < known)
+    arrays = [store.open_array(tmp_path / "a.zarr", name) for name in ("A", "sample", "mask", "sample_mask")]
+    assert [len(array.compressors) for array in arrays] == [n_codecs, n_codecs, 2, 2]
+
+
+def test_a_mask_without_holes_changes_nothing(tmp_path, rng):
+    A = rng.random((5, 4))
+    write_matrix(tmp_path / "a.zarr", A)
+    write_matrix(tmp_path / "b.zarr", A, present=np.ones((5, 4), bool))
+    a, b = (store.open_matrix(tmp_path / name) for name in ("a.zarr", "b.zarr"))
+    assert (a.attributes, a.n_present, a.most_present) == (b.attributes, None, None)
+    assert {entry.name for entry in (tmp_path / "b.zarr").iterdir()} == {*ARRAYS, "zarr.json"}
+
+
+def test_rows_and_columns_have_the_names_that_are_given(tmp_path):
+    write_matrix(tmp_path / "a.zarr", np.ones((2, 3)), features=["é", "b"], items=["x", "y", "z"])
+    assert store.read_array(tmp_path / "a.zarr", "feature").tolist() == ["é", "b"]
+    assert store.read_array(tmp_path / "a.zarr", "item").tolist() == ["x", "y", "z"]
+    assert {"feature", "item"} < store.open_matrix(tmp_path / "a.zarr").attributes["digests"].keys()
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"present": np.ones((3, 2), bool)}, r"present is bool \(3, 2\), but must be bool \(2, 3\)"),
+        ({"present": np.ones((2, 3))}, "present is float64"),
+        ({"present": np.zeros((2, 3), bool)}, "no entry of A is present"),
+        ({"features": ["a", "b", "c"]}, "3 features are named, but A has 2"),
+        ({"items": []}, "0 items are named, but A has 3"),
+    ],
+)
+def test_what_does_not_fit_the_matrix_is_refused(tmp_path, given, words):
+    with pytest.raises(store.BadInput, match=words):
+        write_matrix(tmp_path / "s.zarr", np.ones((2, 3)), **given)
+    assert not (tmp_path / "s.zarr").exists()
+
+
+def test_a_wrong_value_counts_only_where_it_is_present(tmp_path):
+    A, present = np.array([[1, np.inf], [1, -1]]), np.array([[True, False], [True, True]])
+    with pytest.raises(store.BadInput, match=r"A\[1, 1\] is -1"):
+        write_matrix(tmp_path / "s.zarr", A, present=present)

@@ -12,7 +12,7 @@ import click
 
 FULL = {errno.ENOSPC, errno.EDQUOT}
 """What a full disk says: as with errors that pass, the same command can be run again."""
-COMMANDS = ("prep", "plan", "run", "info", "transform", "match", "verify", "repair", "demo")
+COMMANDS = ("prep", "prep-table", "plan", "run", "info", "transform", "match", "verify", "repair", "demo")
 EXIT_CODES = """\b
 Exit codes:
     0  done, or nothing to do
@@ -35,10 +35,11 @@ class Commands(click.Group):
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Find `pipeline/commands/NAME.py` and its function NAME."""
+        """Find `pipeline/commands/NAME.py` and its function NAME; `-` in a name is `_` there."""
         if cmd_name not in COMMANDS:
             return None
-        command = getattr(import_module(f"pipeline.commands.{cmd_name}"), cmd_name)
+        name = cmd_name.replace("-", "_")
+        command = getattr(import_module(f"pipeline.commands.{name}"), name)
         assert isinstance(command, click.Command)
         return command
 
@@ -105,10 +106,12 @@ def _run() -> int:
     from data_prep.store import BadInput
     from pipeline.engine import NoWorkersError
     from pipeline.job import ParametersDiffer
+    from pipeline.objective import Unsuitable
     from pipeline.plan import RefusedPlan
 
     codes: dict[type[Exception], int] = {
         RefusedPlan: 2,
+        Unsuitable: 2,
         BadInput: 4,
         ParametersDiffer: 5,
         StoreDiffers: 5,

@@ -55,7 +55,10 @@ def compression_ratio(m: int, n: int, d: int) -> float:
 def how_good(about: Mapping[str, Any]) -> list[str]:
     """Say what there is to compare a result with, a sentence an entry."""
     d, bound, gradient = about["parameters"]["n_components"], about.get("svd_bound"), about["projected_gradient"]
-    said = []
+    said, held_out = [], about.get("holdout_error")
+    if held_out is not None:
+        share = about["parameters"]["holdout"]
+        said.append(f"root mean squared error {held_out:.4f} on the {share:.3g} of the entries that is held out")
     if bound is not None:
         said.append(f"no rank-{d} factorization with any signs goes below about {bound:.3f}")
     if gradient is not None:
@@ -123,8 +126,8 @@ def _text(factors: Factors) -> str:
     (m, n), parameters = about["shape"], about["parameters"]
     ratio = compression_ratio(m, n, parameters["n_components"])
     lines = [
-        f"  {factors.path.parent.name}: d = {parameters['n_components']}, {parameters['solver']}, "
-        f"relative error {about['relative_error']:.4f} after {about['n_iter']} iterations "
+        f"  {factors.path.parent.name}: d = {parameters['n_components']}, {about['objective']} by "
+        f"{parameters['solver']}, relative error {about['relative_error']:.4f} after {about['n_iter']} iterations "
         f"({about['passes']:.3g} passes, {about['seconds']:.1f} s), {about['ended']}",
         *(f"  {said}" for said in (*how_good(about), *how_it_grew(about))),
         f"      W and H hold 1 number for every {ratio:.1f} of A. {Stop[about['stop']]}",

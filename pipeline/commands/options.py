@@ -15,7 +15,7 @@ import yaml
 from cluster.connect import connect, version_mismatches
 from data_prep.folders import Folder
 from pipeline.commands import values
-from pipeline.config import INITS, SOLVERS, NMFConfig
+from pipeline.config import INITS, LOSSES, MASKS, SOLVERS, NMFConfig
 from pipeline.factors import named
 from pipeline.rerun import REFRESH
 
@@ -66,15 +66,52 @@ REQUEST: tuple[Decorator, ...] = (
     click.option(
         "--solver",
         type=click.Choice(SOLVERS),
-        default=DEFAULTS["solver"],
+        default=None,
         help="sketch: alternating least squares on a small sketch of A, then a few passes over A; hals: all on A; "
-        "mu: multiplicative updates of Lee & Seung.",
+        "amu: several multiplicative updates a visit; mu: those of Lee & Seung to the letter; what suits unless given.",
+    ),
+    click.option(
+        "--loss",
+        type=click.Choice(LOSSES),
+        default=DEFAULTS["loss"],
+        help="Squared distance, or the generalised Kullback-Leibler divergence, for counts.",
+    ),
+    click.option(
+        "--mask",
+        type=click.Choice(MASKS),
+        default=None,
+        help="alpha: the colours of transparent pixels are missing, not black. What a table lacks is missing always.",
+    ),
+    click.option(
+        "--holdout",
+        type=values.Share(),
+        default=DEFAULTS["holdout"],
+        help="Share of the entries, drawn by the seed, to keep out of the fit; each pass reports its error there: 10%.",
+    ),
+    click.option(
+        "--alpha-W",
+        "alpha_W",
+        type=float,
+        default=DEFAULTS["alpha_W"],
+        help="Penalty on the weights: scikit-learn's alpha_W, whose W are the weights, our H.",
+    ),
+    click.option(
+        "--alpha-H",
+        "alpha_H",
+        type=float,
+        help="Penalty on the basis images: scikit-learn's alpha_H, whose H are our W; that of --alpha-W unless given.",
+    ),
+    click.option(
+        "--l1-ratio",
+        type=float,
+        default=DEFAULTS["l1_ratio"],
+        help="Share of the penalties that is of absolute values, which makes zeros; the rest is of squares.",
     ),
     click.option(
         "--init",
         type=click.Choice(INITS),
         default=None,
-        help="Start of W; random for mu and nnsvd_lrc for the others unless given.",
+        help="Start of W; random for mu and for few entries, nnsvd_lrc else, unless given.",
     ),
     click.option("--seed", type=int, default=DEFAULTS["seed"], help="Of everything random."),
     click.option(
@@ -169,7 +206,12 @@ def configured(path: Folder, n_components: int, name: str | None, settings: dict
     name = name or f"d{n_components}"
     with as_usage_error():
         named(path, name)
-        return NMFConfig(n_components=n_components, **{**settings, "init": settings["init"] or ""}), name
+        return NMFConfig(n_components=n_components, **_said(settings)), name
+
+
+def _said(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings without the choices that were left to the matrix."""
+    return {name: value for name, value in settings.items() if value is not None}
 
 
 def _with(these: Sequence[Decorator], command: Callable[..., Any]) -> Callable[..., Any]:

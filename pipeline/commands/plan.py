@@ -10,7 +10,6 @@ from data_prep.folders import Folder
 from data_prep.store import StoredMatrix, open_matrix
 from pipeline.calibration import Estimate, estimate
 from pipeline.commands import options
-from pipeline.job import SOLVERS
 from pipeline.plan import Plan
 from pipeline.standing import planned
 
@@ -42,7 +41,7 @@ def plan(
     matrix = open_matrix(path)
     with options.connected(place):
         to_do = planned(matrix, name, config, memory, fresh=fresh, refresh=refresh)
-        measured = estimate(matrix, SOLVERS[config.solver], n_components, to_do)
+        measured = estimate(matrix, config, to_do)
     summary = _summary(matrix, to_do, measured)
     options.say(json.dumps(summary) if as_json else _text(matrix, to_do, summary))
 

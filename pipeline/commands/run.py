@@ -1,7 +1,9 @@
 """nmf-batch run: factorize a prepared matrix."""
 
 import json
+import math
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import click
@@ -67,7 +69,7 @@ def run(
 
     def on_iteration(iterations: Sequence[Iteration]) -> None:
         if as_json:
-            options.say(json.dumps({"iteration": len(iterations), **iterations[-1]._asdict()}))
+            options.say(json.dumps({"iteration": len(iterations), **_told(iterations[-1])}))
         shown(len(trailing(iterations, iterations[-1].phase)), config.max_iter, _where(iterations[-1]))
         point()
 
@@ -82,7 +84,7 @@ def run(
             on_iteration=on_iteration,
             checkpoint_every=checkpoint_every,
             lock_timeout_s=lock_timeout,
-            **{**settings, "init": config.init},
+            **{name: value for name, value in asdict(config).items() if name != "n_components"},
         )
     shown.close()
     options.say(json.dumps(_summary(result)) if as_json else _text(result, path))
@@ -90,7 +92,13 @@ def run(
 
 
 def _where(last: Iteration) -> str:
-    return f"{last.phase}  {last.passes:.3g} passes  relative error {last.relative_error:.4f} "
+    held_out = "" if math.isnan(last.holdout_error) else f", {last.holdout_error:.4f} on what is held out"
+    return f"{last.phase}  {last.passes:.3g} passes  relative error {last.relative_error:.4f}{held_out} "
+
+
+def _told(last: Iteration) -> dict[str, Any]:
+    """Return an iteration as JSON knows it, which has no NaN."""
+    return {name: None if value != value else value for name, value in last._asdict().items()}
 
 
 def _summary(result: Result) -> dict[str, Any]:

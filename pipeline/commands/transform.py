@@ -14,7 +14,7 @@ from pipeline.commands import options, progress
 from pipeline.commands.signals import safe_point
 from pipeline.commands.tasks import executor_at
 from pipeline.factors import open_factors
-from pipeline.transform import Weights, transformed, write_weights
+from pipeline.transform import Found, transformed, write_weights
 
 STDOUT = "-"
 
@@ -66,7 +66,7 @@ def transform(
     return 3 if broken else 0
 
 
-def _print(found: Weights, as_json: bool, first: bool) -> int:
+def _print(found: Found, as_json: bool, first: bool) -> int:
     """Write weights, a line an image; returns how many images could not be read, which stderr names."""
     if first and not as_json:
         options.say(",".join(["image", "relative_error", *(f"component{k}" for k in range(len(found.H)))]))

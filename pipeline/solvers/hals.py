@@ -1,6 +1,5 @@
 """Extrapolated hierarchical alternating least squares, with several sweeps over H for each visit of A."""
 
-import threading
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -9,18 +8,15 @@ import numpy as np
 
 from pipeline import basis
 from pipeline.basis import Sums
-from pipeline.kernels import Matrix, cold_start, hals
+from pipeline.kernels import Matrix, cold_start
 from pipeline.one_pass import Also
+from pipeline.panels import sweep
+from pipeline.penalties import NONE, Weights, penalised
 from pipeline.solvers.state import Matrixlike, State
 
 COLD_SWEEPS = 16
 """From least squares with the negative entries cut off to within 0.001 % of the best loss, for a W that is settled."""
 WARM_SWEEPS = 8
-
-# A sweep is many operations on short rows, each of which lets go of the interpreter. Two threads that sweep at once
-# spend their time handing it over, and both take longer than one after the other (50 against 24 ms, d = 99, two blocks
-# of 1,024 images). Products of other threads run meanwhile.
-_sweeping = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -40,6 +36,8 @@ class HALS:
     """Where a visit is dear, many: a visit of A costs a read, a sweep does not."""
     extrapolates_H: bool = False
     """Needs half as many iterations again without, but H of two iterations in memory."""
+    penalty_W: Weights = NONE
+    penalty_H: Weights = NONE
 
     def step(self, A: Matrixlike, state: State) -> State:
         """Make an iteration, or find that it is not to be taken."""
@@ -49,10 +47,12 @@ class HALS:
             residual=residual,
             gradient=not self.extrapolates_H,  # that of a small problem is nobody's
             ahead=None if momentum.H_before is None else (momentum.H_before, momentum.beta),
+            penalty=self.penalty_H,
         )
-        H, sums = A.visit(start, state.H, partial(improve, sweeps=self.sweeps), also)
-        W, inner = basis.improve(start, sums, partial(improve_W, sweeps=self.sweeps))
-        loss = basis.squared_error(A.norm_squared, start, W, sums, inner)
+        H, sums = A.visit(start, state.H, partial(improve, sweeps=self.sweeps, penalty=self.penalty_H), also)
+        W, inner = basis.improve(start, sums, partial(improve_W, sweeps=self.sweeps, penalty=self.penalty_W))
+        penalty = basis.penalty_of(self.penalty_W, W, self.penalty_H, sums)
+        loss = basis.squared_error(A.norm_squared, start, W, sums, inner) + penalty
         comparable = residual == state.from_residual and momentum.W_before is not None
         if comparable and loss > state.loss:  # without extrapolation it can rise by rounding only
             return replace(state, momentum=momentum.after_a_loss())
@@ -61,29 +61,26 @@ class HALS:
             W=W,
             H=H,
             loss=loss,
+            penalty=penalty,
             from_residual=residual,
-            projected_gradient=basis.projected_gradient(W, sums),
+            projected_gradient=basis.projected_gradient(W, sums, self.penalty_W),
             momentum=momentum.after_a_gain(state.W.W, state.H if self.extrapolates_H else None) if warm else momentum,
             sums=None if self.extrapolates_H else sums.kept(),
         )
         return _revived(A, taken, sums)
 
 
-def improve(WtW: Matrix, WtA: Matrix, H: Matrix | None, sweeps: int = WARM_SWEEPS) -> Matrix:
+def improve(WtW: Matrix, WtA: Matrix, H: Matrix | None, sweeps: int = WARM_SWEEPS, penalty: Weights = NONE) -> Matrix:
     """Sweeps over a block of H, more of them where it starts from nothing."""
+    G, C = penalised(WtW, WtA, penalty)
     if H is None:
-        return _sweep(WtW, WtA, cold_start(WtW, WtA), COLD_SWEEPS)
-    return _sweep(WtW, WtA, H, sweeps)
+        return sweep(G, C, cold_start(G, C), COLD_SWEEPS)
+    return sweep(G, C, H, sweeps)
 
 
-def improve_W(HHt: Matrix, HAt: Matrix, Wt: Matrix, sweeps: int = WARM_SWEEPS) -> Matrix:
+def improve_W(HHt: Matrix, HAt: Matrix, Wt: Matrix, sweeps: int = WARM_SWEEPS, penalty: Weights = NONE) -> Matrix:
     """Sweeps over a block of Wᵀ."""
-    return _sweep(HHt, HAt, np.maximum(Wt, 0), sweeps)
-
-
-def _sweep(G: Matrix, C: Matrix, X: Matrix, sweeps: int) -> Matrix:
-    with _sweeping:
-        return hals(G, C, X, sweeps)
+    return sweep(*penalised(HHt, HAt, penalty), np.maximum(Wt, 0), sweeps)
 
 
 def _revived(A: Matrixlike, state: State, sums: Sums) -> State:

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
-from pipeline.basis import Basis, Sums, ahead_of
+from pipeline.basis import Added, Basis, Sums, ahead_of
 from pipeline.kernels import Matrix
 from pipeline.one_pass import Also, Improve
 
@@ -56,18 +56,24 @@ class State:
     H: Sequence[Any]
     """A part a partition: blocks of H, futures of them, or None where H has no value yet."""
     loss: float = float("inf")
-    """‖A − W H‖² of exactly these factors."""
+    """The objective of exactly these factors."""
+    penalty: float = 0.0
+    """What of it is a penalty."""
+    relative_error: float | None = None
+    """Of exactly these factors, where it is not √(loss / ‖A‖²): see `entrywise.relative_error`."""
+    holdout_error: float | None = None
+    """See `entrywise.holdout_error`."""
     from_residual: bool = False
     """Whether the loss is a sum of squared differences, not a difference of sums: the two differ by rounding."""
     projected_gradient: float | None = None
     """See `basis.projected_gradient`."""
     momentum: Momentum = Momentum()  # noqa: RUF009  # it is immutable
-    sums: Sums | None = None
-    """A Hᵀ and H Hᵀ of exactly this H, which a rerun needs once there are more columns; None before the first visit."""
+    sums: Added | None = None
+    """Of the visit that made exactly this H, which a rerun needs once there are more columns; None before the first."""
 
     def fits_well(self, norm_squared: float) -> bool:
         """Whether the relative error is so small that sums of products no longer tell it."""
-        return self.loss < WELL**2 * norm_squared
+        return self.loss - self.penalty < WELL**2 * norm_squared
 
 
 class Matrixlike(Protocol):
@@ -93,9 +99,12 @@ class Matrixlike(Protocol):
         ...
 
 
-class Solver(Protocol):
+M = TypeVar("M", contravariant=True)
+
+
+class Solver(Protocol[M]):
     """One iteration: everything in which solvers differ."""
 
-    def step(self, A: Matrixlike, state: State) -> State:
+    def step(self, A: M, state: State) -> State:
         """Visit A once, improve both factors, and state their loss."""
         ...
