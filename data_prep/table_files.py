@@ -146,8 +146,6 @@ def _labels(column: Any, what: str, first: int) -> Labels:
     import pyarrow as pa
     from pyarrow import compute
 
-    if pa.types.is_dictionary(column.type):
-        column = column.dictionary_decode()
     encoded = compute.fill_null(compute.cast(column, pa.string()), "").dictionary_encode()
     distinct, codes = encoded.dictionary.to_pylist(), encoded.indices.to_numpy()
     empty = [k for k, label in enumerate(distinct) if not label.strip()]

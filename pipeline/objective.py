@@ -45,10 +45,17 @@ def settled(config: NMFConfig, matrix: StoredMatrix) -> NMFConfig:
         raise Unsuitable(
             "the solver is 'hals', which minimises squares, but the loss is a divergence; take 'amu' or 'mu'"
         )
+    if solver == "hals" and is_sparse(matrix):
+        raise Unsuitable(
+            "the solver is 'hals', which fills in what is missing, but that is nearly all; take 'amu' or 'mu'"
+        )
     if solver == "amu" and not is_entrywise(config, matrix):
         raise Unsuitable("the solver is 'amu', for entries one by one, but no entry is missing; leave --solver out")
     few = is_sparse(matrix) and solver == "amu"
-    return replace(config, solver=solver, init=config.init or ("random" if few else DEFAULT_INIT[solver]))
+    try:
+        return replace(config, solver=solver, init=config.init or ("random" if few else DEFAULT_INIT[solver]))
+    except ValueError as error:  # an option of the sketch, say
+        raise Unsuitable(str(error)) from error
 
 
 def _suitable(config: NMFConfig, matrix: StoredMatrix) -> str:

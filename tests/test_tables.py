@@ -140,6 +140,12 @@ def test_a_number_of_thousands_of_digits_is_a_label_as_any(written):
     assert store.read_array(path, "item").tolist() == ["7", "1" * 5000]
 
 
+def test_a_line_end_inside_quotes_may_stand_anywhere(written, monkeypatch):
+    monkeypatch.setattr(table_files, "BLOCK_NBYTES", 64)
+    lines = [f'"a\n\n{k:02}",1,1\n' for k in range(60)]
+    assert written("user,movie,rating\n" + "".join(lines)).shape == (1, 60)
+
+
 def test_labels_are_what_stands_there(written):
     path = written('user,movie,rating\n"a, ""b""\nc",NA,1\n1.0,null,2\n1,true,3\n').path
     assert set(store.read_array(path, "item")) == {'a, "b"\nc', "1.0", "1"}
