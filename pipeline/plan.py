@@ -150,7 +150,7 @@ def _entries(matrix: StoredMatrix, config: NMFConfig) -> _Entries:
         return _Entries(chunk=_chunk_nbytes(matrix))
     c, masked, panel = values // m, is_masked(config, matrix), min(values, max(PANEL_ROWS * values // m, PANEL_VALUES))
     driver = (8 + 8 + 4) * m * d
-    work = 4 * 4 * panel + 4 * 4 * c * d + (4 + 8 + 8) * m * d + (3 * values + 4 * 8 * panel if masked else 0)
+    work = 3 * 4 * panel + 4 * 4 * c * d + (4 + 8 + 8) * m * d + (2 * values + 3 * 8 * panel if masked else 0)
     if not is_sparse(matrix):
         return _Entries(work, driver, _chunk_nbytes(matrix) + (values if masked else 0))
     most = matrix.most_present or 0

@@ -19,10 +19,10 @@ from tests.conftest import SOAK
 
 MEBI = 2**20
 MEASURE = r"""
-import re, sys
+import json, re, sys
 from pipeline import factorize
 factorize(sys.argv[1], int(sys.argv[2]), solver=sys.argv[4], init="random", max_iter=2, tol=0, fresh=True,
-          memory_nbytes=int(sys.argv[3]))
+          memory_nbytes=int(sys.argv[3]), **json.loads(sys.argv[5]))
 print(1024 * int(re.search(r"VmHWM:\s+(\d+) kB", open("/proc/self/status").read())[1]))
 """
 
@@ -35,12 +35,12 @@ def large(tmp_path_factory):
     return path
 
 
-def run(path, d, memory_nbytes, solver="mu", **limits):
+def run(path, d, memory_nbytes, solver="mu", settings=None, **limits):
     """As a user's shell starts it: a cluster of an earlier test leaves settings of its workers in the environment."""
     its_workers = ("MALLOC_TRIM_THRESHOLD_", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
     environment = {name: value for name, value in os.environ.items() if name not in its_workers}
     return subprocess.run(
-        [sys.executable, "-c", MEASURE, str(path), str(d), str(memory_nbytes), solver],
+        [sys.executable, "-c", MEASURE, str(path), str(d), str(memory_nbytes), solver, json.dumps(settings or {})],
         capture_output=True,
         text=True,
         timeout=300,
