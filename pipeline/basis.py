@@ -63,7 +63,7 @@ class EntrySums(NamedTuple):
     row_counts: NDArray[np.float64]
     """Entries of each row, (m, 1)."""
     row_sums: NDArray[np.float64]
-    """Of these entries, (m, 1)."""
+    """Of these entries, (m, 1); zero for squares, which are measured against `power`."""
     loss: float
     """The objective, without penalties."""
     power: float

@@ -7,6 +7,7 @@ where few entries are present.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -54,6 +55,16 @@ class Block(Protocol):
         """(m, c)."""
         ...
 
+    @property
+    def row_counts(self) -> NDArray[np.float64]:
+        """Entries of each row that count, (m, 1)."""
+        ...
+
+    @property
+    def column_counts(self) -> NDArray[np.float64]:
+        """Entries of each column that count, (1, c)."""
+        ...
+
     def pieces(self, W: Matrix, H: Matrix, scale: float) -> Iterator[Piece]:
         """All rows, some at a time; a piece is worth nothing once the next is asked for."""
         ...
@@ -99,6 +110,22 @@ class DenseBlock:
         m, c = self.A.shape
         return m, c
 
+    @cached_property
+    def row_counts(self) -> NDArray[np.float64]:
+        """See `Block`."""
+        m, c = self.shape
+        return np.full((m, 1), c, np.float64) if self.what is None else self._counts(axis=1)
+
+    @cached_property
+    def column_counts(self) -> NDArray[np.float64]:
+        """See `Block`."""
+        m, c = self.shape
+        return np.full((1, c), m, np.float64) if self.what is None else self._counts(axis=0)
+
+    def _counts(self, axis: int) -> NDArray[np.float64]:
+        present = np.asarray(self.what) == PRESENT
+        return present.sum(axis=axis, keepdims=True, dtype=np.float64)
+
     def pieces(self, W: Matrix, H: Matrix, scale: float) -> Iterator[DensePiece]:
         """Panels of rows."""
         for rows in panels(self.A):
@@ -143,6 +170,16 @@ class SparseBlock:
     """Where each column begins, (c + 1,)."""
     held: "SparseBlock | None" = None
 
+    @cached_property
+    def row_counts(self) -> NDArray[np.float64]:
+        """See `Block`."""
+        return np.bincount(self.rows, minlength=self.shape[0])[:, np.newaxis].astype(np.float64)
+
+    @cached_property
+    def column_counts(self) -> NDArray[np.float64]:
+        """See `Block`."""
+        return np.diff(self.starts)[np.newaxis].astype(np.float64)
+
     def pieces(self, W: Matrix, H: Matrix, scale: float) -> Iterator[SparsePiece]:
         """One piece."""
         held = np.zeros(2) if self.held is None else _squares(*self.held.entries(W, H, scale))
@@ -179,19 +216,6 @@ def times_W(block: Block, W: Matrix, H: Matrix, scale: float, weigh: Weigh) -> M
     for piece in block.pieces(W, H, scale):
         StW += piece.spread(weigh(piece.a, piece.x)).T @ W[piece.rows]
     return np.ascontiguousarray(StW.T)
-
-
-def counts(block: Block) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Entries that count of each row, (m, 1), and of each column, (1, c)."""
-    m, c = block.shape
-    if isinstance(block, SparseBlock):
-        of_rows = np.bincount(block.rows, minlength=m)
-        return of_rows[:, np.newaxis].astype(np.float64), np.diff(block.starts)[np.newaxis].astype(np.float64)
-    assert isinstance(block, DenseBlock)
-    if block.what is None:
-        return np.full((m, 1), c, np.float64), np.full((1, c), m, np.float64)
-    present = block.what == PRESENT
-    return present.sum(axis=1, keepdims=True, dtype=np.float64), present.sum(axis=0, keepdims=True, dtype=np.float64)
 
 
 def ones(a: Matrix, x: Matrix) -> Matrix:

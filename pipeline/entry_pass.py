@@ -16,7 +16,7 @@ from pipeline import entries
 from pipeline.basis import Basis, EntrySums
 from pipeline.blocks import read_ahead
 from pipeline.config import FROBENIUS, KULLBACK_LEIBLER
-from pipeline.entries import Block, SparseBlock, Weigh, counts, times_W
+from pipeline.entries import Block, SparseBlock, Weigh, times_W
 from pipeline.kernels import Matrix, cold_start, flushed, gram
 from pipeline.one_pass import accumulate
 from pipeline.panels import aligned, one_blas_thread, sweep
@@ -76,7 +76,7 @@ def improve(A: Block, W: Basis, H: Matrix | None, how: EntryVisit) -> Matrix:
 def _least_squares(A: Block, W: Basis, scale: float) -> Matrix:
     """H (d, c) of least squares, as if what is missing were like the rest; with what is cut off lifted above zero."""
     nothing = np.zeros((W.W.shape[1], A.shape[1]), np.float32)
-    share = np.maximum(counts(A)[1], 1).astype(np.float32) / np.float32(A.shape[0])
+    share = np.maximum(A.column_counts, 1).astype(np.float32) / np.float32(A.shape[0])
     H = cold_start(W.WtW.astype(np.float32), times_W(A, W.W, nothing, scale, entries.values) / share)
     return np.maximum(H, LIFTED * H.mean(axis=0))
 
@@ -96,7 +96,7 @@ def _level(A: Block, W: Matrix, scale: float) -> Matrix:
 
 def _multiplied(A: Block, W: Matrix, H: Matrix, updates: int, how: EntryVisit) -> Matrix:
     """Multiplicative updates of Lee & Seung, over the entries that are present."""
-    l1, l2 = by_column(how.penalty, counts(A)[1])
+    l1, l2 = by_column(how.penalty, A.column_counts)
 
     def times(weigh: Weigh, H: Matrix) -> Matrix:
         return times_W(A, W, H, how.scale, weigh)
@@ -118,7 +118,7 @@ def _filled(A: Block, W: Basis, H: Matrix | None, updates: int, how: EntryVisit)
 
     A penalty of columns that have fewer entries than others is less: what is missing of it is filled likewise.
     """
-    l1, l2 = by_column(how.penalty, counts(A)[1])
+    l1, l2 = by_column(how.penalty, A.column_counts)
     most = np.float32(l2.max())
     G = W.WtW.astype(np.float32)
     G_penalised = G + most * np.eye(len(G), dtype=np.float32)
@@ -142,7 +142,7 @@ def summed(A: Block, W: Matrix, H: Matrix, how: EntryVisit) -> EntrySums:
     down = None if how.fills or not (squares or how.masked) else entries.model if squares else entries.ones
     AHt = np.empty((m, d), np.float32)
     MHt = np.empty((m, d), np.float32) if down else H.sum(axis=1, dtype=np.float64)[np.newaxis]
-    row_sums, told = np.empty((m, 1)), np.zeros(2)
+    row_sums, told = np.zeros((m, 1)), np.zeros(2)
     held_out = np.zeros(2)
     for piece in A.pieces(W, H, how.scale):
         AHt[piece.rows] = piece.spread(up(piece.a, piece.x)) @ H.T
@@ -150,17 +150,17 @@ def summed(A: Block, W: Matrix, H: Matrix, how: EntryVisit) -> EntrySums:
             MHt[piece.rows] = piece.spread(down(piece.a, piece.x)) @ H.T
         told += [piece.total(term(piece.a, piece.x)) for term in TERMS[how.loss]]
         held_out += piece.held_out()
-        row_sums[piece.rows, 0] = np.asarray(piece.spread(piece.a.copy()).sum(axis=1, dtype=np.float64)).ravel()
-    of_rows, of_columns = counts(A)
+        if not squares:
+            row_sums[piece.rows, 0] = np.asarray(piece.spread(piece.a.copy()).sum(axis=1, dtype=np.float64)).ravel()
     return EntrySums(
         AHt=AHt,
         HHt=gram(H),
         MHt=MHt,
-        row_counts=of_rows,
+        row_counts=A.row_counts.copy(),  # which is added to, while the block may stay
         row_sums=row_sums,
         loss=float(told[0]),
         power=float(told[1]),
-        penalty_H=_penalty(H, of_columns, how),
+        penalty_H=_penalty(H, A.column_counts, how),
         held_out=held_out,
     )
 
