@@ -3,11 +3,12 @@
     python -m benchmarks.densities -m 9066,6177 -d 10,50
 
 Blocks are as wide as the chunks of a store of so many rows, of float32; the places of their entries are uniform. A
-visit is that of the solvers (`EntryVisit`, H warm, one BLAS thread): `amu` for squares and for the divergence, and
-`hals`, which fills what is missing. Times are medians of some rounds in turn, in milliseconds, dense / sparse; "to
-make" is what it takes to make each kind of block of A and its mask, which a block that is streamed costs every visit.
-The last column sets the faster way for squares in one form against that in the other. Below the density where the times
-cross, interpolated between the two rows about it, sparse blocks are faster: `pipeline.entries.SPARSE` is to be there.
+visit is that of the solvers (`EntryVisit`, H warm, one BLAS thread). Times are medians of some rounds in turn, in
+milliseconds, dense / sparse: of `amu` for squares and for the divergence; of squares with the solver that is the
+default for each, where `hals` fills what is missing of a dense block (a visit of one solver gains something else than
+one of the other, so this is no race); and "to make" a block of A and its mask, which one that is streamed costs every
+visit. Below the density where the times cross, interpolated between the two rows about it, sparse blocks are faster:
+`pipeline.entries.SPARSE` is to be there.
 """
 
 import math
@@ -23,25 +24,26 @@ from numpy.typing import NDArray
 from benchmarks.measure import rounds
 from data_prep.store import chunk_images
 from pipeline.basis import basis_of
-from pipeline.config import FROBENIUS, KULLBACK_LEIBLER
+from pipeline.config import KULLBACK_LEIBLER
 from pipeline.entries import Block, DenseBlock, sparse_block
 from pipeline.entry_pass import EntryVisit
 from pipeline.objective import FILLINGS, UPDATES
 from pipeline.panels import one_blas_thread
 from pipeline.starts import uniform
 
-VISITS: Mapping[str, EntryVisit] = {
-    "amu": EntryVisit(scale=1.0, updates=UPDATES),
-    "hals": EntryVisit(scale=1.0, updates=FILLINGS, fills=True),
-    "amu, divergence": EntryVisit(scale=1.0, loss=KULLBACK_LEIBLER, updates=UPDATES),
+AMU = EntryVisit(scale=1.0, updates=UPDATES)
+HALS = EntryVisit(scale=1.0, updates=FILLINGS, fills=True)
+DIVERGENCE = EntryVisit(scale=1.0, loss=KULLBACK_LEIBLER, updates=UPDATES)
+VISITS: Mapping[str, tuple[EntryVisit, EntryVisit]] = {
+    "amu": (AMU, AMU),
+    "amu, divergence": (DIVERGENCE, DIVERGENCE),
+    "hals / amu": (HALS, AMU),
 }
+"""Of a dense and of a sparse block."""
 TO_MAKE = "to make"
-KINDS: Mapping[str, Callable[[NDArray[np.float32], NDArray[np.uint8]], Block]] = {
-    "dense": DenseBlock,
-    "sparse": sparse_block,
-}
-Times = Mapping[str, float]
-"""Milliseconds by the kind of block and what is done."""
+KINDS: Sequence[Callable[[NDArray[np.float32], NDArray[np.uint8]], Block]] = (DenseBlock, sparse_block)
+Times = Mapping[str, tuple[float, float]]
+"""Milliseconds for a dense and for a sparse block, by what is done."""
 
 
 def entries(m: int, density: float) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
@@ -59,18 +61,14 @@ def visited(visit: EntryVisit, block: Block, d: int) -> Callable[[], object]:
 
 
 def measured(m: int, d: int, density: float, n: int) -> Times:
-    """Median milliseconds of making each kind of block, and of every visit of it."""
+    """Median milliseconds of every visit of each kind of block, and of making it."""
     A, what = entries(m, density)
-    contenders: dict[str, Callable[[], object]] = {}
-    for kind, make in KINDS.items():
-        contenders[f"{kind} {TO_MAKE}"] = partial(make, A, what)
-        for name, visit in VISITS.items():
-            contenders[f"{kind} {name}"] = visited(visit, make(A, what), d)
-    return {name: 1000 * statistics.median(seconds) for name, seconds in rounds(contenders, n).items()}
-
-
-def best_of_squares(times: Times, kind: str) -> float:
-    return min(times[f"{kind} {name}"] for name, visit in VISITS.items() if visit.loss == FROBENIUS)
+    blocks, contenders = [make(A, what) for make in KINDS], dict[str, Callable[[], object]]()
+    for k, (block, make) in enumerate(zip(blocks, KINDS, strict=True)):
+        contenders |= {f"{name} {k}": visited(visits[k], block, d) for name, visits in VISITS.items()}
+        contenders[f"{TO_MAKE} {k}"] = partial(make, A, what)
+    medians = {name: 1000 * statistics.median(seconds) for name, seconds in rounds(contenders, n).items()}
+    return {name: (medians[f"{name} 0"], medians[f"{name} 1"]) for name in (*VISITS, TO_MAKE)}
 
 
 def crossing(densities: Sequence[float], ratios: Sequence[float]) -> str:
@@ -87,19 +85,13 @@ def crossing(densities: Sequence[float], ratios: Sequence[float]) -> str:
 
 def tables(m: int, d: int, densities: Sequence[float], n: int) -> list[str]:
     """A row a density, and where each column crosses."""
-    names = [*VISITS, TO_MAKE]
-    lines = [f"| m = {m}, c = {chunk_images(m)}, d = {d} | {' | '.join(names)} | squares, best |"]
-    lines.append(f"|{'---|' * (len(names) + 2)}")
-    ratios: list[list[float]] = []
-    for density in densities:
-        times = measured(m, d, density, n)
-        pairs = [(times[f"dense {name}"], times[f"sparse {name}"]) for name in names]
-        pairs.append((best_of_squares(times, "dense"), best_of_squares(times, "sparse")))
-        ratios.append([sparse / dense for dense, sparse in pairs])
-        lines.append(f"| {density:.1%} | {' | '.join(f'{dense:.0f} / {sparse:.0f}' for dense, sparse in pairs)} |")
-    crossings = [crossing(densities, of_one) for of_one in zip(*ratios, strict=True)]
-    crossings[-2] = "–"  # to make the dense one is nothing
-    return [*lines, f"| **they cross at** | {' | '.join(crossings)} |", ""]
+    lines = [f"| m = {m}, c = {chunk_images(m)}, d = {d} | {' | '.join((*VISITS, TO_MAKE))} |"]
+    lines.append(f"|{'---|' * (len(VISITS) + 2)}")
+    rows = [measured(m, d, density, n) for density in densities]
+    for density, times in zip(densities, rows, strict=True):
+        lines.append(f"| {density:.1%} | {' | '.join(f'{a:.0f} / {b:.0f}' for a, b in times.values())} |")
+    crossings = [crossing(densities, [times[name][1] / times[name][0] for times in rows]) for name in VISITS]
+    return [*lines, f"| **they cross at** | {' | '.join(crossings)} | – |", ""]
 
 
 @click.command()

@@ -68,7 +68,7 @@ class Entrywise:
         return State(
             W=W,
             H=H,
-            loss=sums.loss + penalty,
+            loss=max(sums.loss, 0.0) + penalty,  # terms of the divergence nearly cancel once the fit is good
             penalty=penalty,
             from_residual=True,
             relative_error=relative_error(sums, self.visit.loss),
