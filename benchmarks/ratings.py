@@ -174,7 +174,7 @@ def methods(d: int, alpha: float) -> Iterator[tuple[str, Callable[[Split], Fitte
     yield f"nmf-batch, d = {d}, no penalty", ours(d, 0.0)
     yield "mean", timed(mean)
     yield f"biases, damped by {ROW_DAMPING} and {COLUMN_DAMPING}", timed(biases)
-    for n_factors in (15, d):  # 15 is its default
+    for n_factors in sorted({15, d}):  # 15 is its default
         yield f"surprise.NMF(n_factors={n_factors})", surprise_nmf(n_factors)
 
 

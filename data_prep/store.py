@@ -260,7 +260,9 @@ def open_matrix(path: Where) -> StoredMatrix:
         what = "is not an nmf-batch store" if home.exists() else "does not exist"
         raise BadInput(f"{path} {what}; make one with `nmf-batch prep SOURCE --zarr {path}`")
     if attributes.get("status") != "complete":
-        raise BadInput(f"{path} is unfinished: its preparation was interrupted; run the same `nmf-batch prep` again")
+        raise BadInput(
+            f"{path} is unfinished: its preparation was interrupted; run the same `nmf-batch prep` or `prep-table` again"
+        )
     A = open_array(path, "A")
     missing = NEEDED - attributes.keys()
     if missing:

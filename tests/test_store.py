@@ -72,7 +72,7 @@ def test_publish_leaves_the_old_attributes_when_it_fails(planted):
 
 def test_an_unfinished_store_is_refused_with_the_way_on(tmp_path):
     store.begin(folder(tmp_path / "s.zarr"), expendable=())
-    with pytest.raises(store.BadInput, match="run the same `nmf-batch prep` again"):
+    with pytest.raises(store.BadInput, match="run the same `nmf-batch prep`"):
         store.open_matrix(tmp_path / "s.zarr")
 
 

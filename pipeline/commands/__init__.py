@@ -97,9 +97,8 @@ def main() -> None:
     sys.exit(code)
 
 
-def _run() -> int:
+def _exit_codes() -> dict[type[Exception], int]:
     from cluster.connect import SchedulerUnreachable
-    from data_prep.folders import PASSING
     from data_prep.images import StoreDiffers
     from data_prep.lock import HeldError
     from data_prep.remote import Forbidden, Unreachable
@@ -109,7 +108,7 @@ def _run() -> int:
     from pipeline.objective import Unsuitable
     from pipeline.plan import RefusedPlan
 
-    codes: dict[type[Exception], int] = {
+    return {
         RefusedPlan: 2,
         Unsuitable: 2,
         BadInput: 4,
@@ -121,6 +120,12 @@ def _run() -> int:
         Unreachable: 75,
         Forbidden: 4,
     }
+
+
+def _run() -> int:
+    from data_prep.folders import PASSING
+
+    codes = _exit_codes()
     try:
         result: Any = cli(standalone_mode=False)
     except click.ClickException as error:
