@@ -261,7 +261,8 @@ def open_matrix(path: Where) -> StoredMatrix:
         raise BadInput(f"{path} {what}; make one with `nmf-batch prep SOURCE --zarr {path}`")
     if attributes.get("status") != "complete":
         raise BadInput(
-            f"{path} is unfinished: its preparation was interrupted; run the same `nmf-batch prep` or `prep-table` again"
+            f"{path} is unfinished: its preparation was interrupted; "
+            "run the same `nmf-batch prep` or `prep-table` again"
         )
     A = open_array(path, "A")
     missing = NEEDED - attributes.keys()

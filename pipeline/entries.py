@@ -21,7 +21,7 @@ MISSING, PRESENT, HELD_OUT = 0, 1, 2
 """What an entry is."""
 SPARSE = 0.05
 """Share of present entries below which blocks are sparse: `benchmarks.densities` measures where that becomes faster."""
-ENTRIES_TOGETHER = 2**15
+ENTRIES_TOGETHER = 2**12
 
 Weigh = Callable[[Matrix, Matrix], Matrix]
 """(entries of A, those of W H) → S. It may overwrite neither."""
@@ -189,9 +189,13 @@ class SparseBlock:
         """Values (k,), and W H at the same entries; some at a time, so that rows of the factors stay in the cache."""
         columns, Ht = np.repeat(np.arange(self.shape[1]), np.diff(self.starts)), np.ascontiguousarray(H.T)
         x = np.empty(len(self.rows), np.float32)
+        of_W, of_H = (np.empty((min(ENTRIES_TOGETHER, len(x)), W.shape[1]), np.float32) for _ in range(2))
         for first in range(0, len(x), ENTRIES_TOGETHER):
             some = slice(first, first + ENTRIES_TOGETHER)
-            np.einsum("kd,kd->k", W[self.rows[some]], Ht[columns[some]], out=x[some])
+            k = len(x[some])
+            np.take(W, self.rows[some], axis=0, out=of_W[:k], mode="clip")  # other modes copy once more
+            np.take(Ht, columns[some], axis=0, out=of_H[:k], mode="clip")
+            np.einsum("kd,kd->k", of_W[:k], of_H[:k], out=x[some])
         return self.values.astype(np.float32) * np.float32(scale), x
 
 
@@ -205,7 +209,7 @@ def sparse_block(A: NDArray[Any], what: NDArray[np.uint8]) -> SparseBlock:
 def _entries_that_are(
     kind: int, A: NDArray[Any], what: NDArray[np.uint8]
 ) -> tuple[NDArray[Any], NDArray[np.int32], NDArray[np.int64]]:
-    columns, rows = np.nonzero(np.isin(what.T, kind))
+    columns, rows = np.nonzero(np.equal(what, np.uint8(kind)).T)
     starts = np.searchsorted(columns, np.arange(A.shape[1] + 1))
     return A[rows, columns], rows.astype(np.int32), starts.astype(np.int64)
 
