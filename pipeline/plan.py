@@ -106,7 +106,8 @@ def make_plan(
     spare = 0 if place.in_process else 1  # a cached partition that Dask hands to an idle worker is there twice
     n_cached = min(len(parts), place.workers * max(0, (budget - needs.worker) // largest - spare))
     cached = (-(-n_cached // place.workers) + (spare if n_cached else 0)) * largest
-    worker = max(needs.worker + min(cached, matrix.n_chunks * entries.chunk), needs.alone)
+    of_all = round(matrix.nbytes * entries.chunk / _chunk_nbytes(matrix))
+    worker = max(needs.worker + min(cached, of_all), needs.alone)
     return Plan(
         partitions=parts,
         n_cached=n_cached,

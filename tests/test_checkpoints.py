@@ -199,7 +199,7 @@ def test_the_grace_is_kept(planted):
     """An iteration that takes longer than the grace is given up; what is stored stays."""
     slow = (
         "import os, time; from pipeline.solvers import mu\n"
-        "mu.improve = lambda G, C, H: (os.write(1, b'slow\\n'), time.sleep(60))\n"
+        "mu.improve = lambda G, C, H, penalty: (os.write(1, b'slow\\n'), time.sleep(60))\n"
     )
     arguments = command(planted, "--grace", "1s")
     factorize(planted, 4, solver="mu", max_iter=3, tol=0)

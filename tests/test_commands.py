@@ -65,7 +65,7 @@ def test_the_main_job_end_to_end(store):
     assert (again.returncode, "nothing new" in again.stdout) == (0, True)
     info = nmf_batch("info", "--zarr", store).stdout
     assert "30 images of 6 × 5 L; A is 30 × 30 uint8, 900 B in 1 chunks" in info
-    assert "d5: d = 5, sketch, relative error 0." in info
+    assert "d5: d = 5, ‖A − W H‖²_F by sketch, relative error 0." in info
     assert "1 number for every 3.0 of A" in info
 
 

@@ -123,9 +123,9 @@ def test_no_worker_at_all_is_said_after_a_while(planted, monkeypatch):
             factorize(planted, 4, solver="hals", max_iter=50, tol=0, on_iteration=end_all)
 
 
-def slowly(WtW, WtA, H, sweeps):
+def slowly(WtW, WtA, H, **how):
     time.sleep(0.1)
-    return improve(WtW, WtA, H, sweeps)
+    return improve(WtW, WtA, H, **how)
 
 
 @pytest.fixture(scope="module")

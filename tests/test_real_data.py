@@ -9,7 +9,10 @@ import pytest
 from data_prep import store
 from data_prep.decode import Decoding
 from data_prep.images import Options, prepare
+from data_prep.table_files import Names
+from data_prep.tables import prepare_table
 from pipeline import factorize
+from pipeline.which import is_held_out
 from tests import naive
 from tests.conftest import SOAK, real
 
@@ -49,6 +52,33 @@ def test_cbcl_d_49_is_within_0_0825_and_its_error_is_that_of_the_files(cbcl):
     error = np.linalg.norm(A / 255 - W @ H) / np.linalg.norm(A / 255)
     assert error <= 0.0825
     assert factors.attributes["relative_error"] == pytest.approx(error, abs=1e-5)
+
+
+def test_the_divergence_of_cbcl_is_7_percent_of_the_mean_faces_within_12_passes(cbcl):
+    path, A = cbcl
+    factors = factorize(path, 49, loss="kullback-leibler", max_passes=12, name="kl").factors
+    A, WH = A / 255, factors.W.compute().astype(np.float64) @ factors.H.compute()
+    mean = np.broadcast_to(A.mean(axis=1, keepdims=True), A.shape)
+    ours, of_mean = ((A * np.log(np.where(A > 0, A, x) / x) - A + x).sum() for x in (WH, mean))
+    assert ours / of_mean <= 0.07
+    assert factors.attributes["relative_error"] == pytest.approx(ours / of_mean, rel=1e-4)
+
+
+def test_half_of_the_pixels_of_cbcl_are_completed_8_db_better_than_by_the_mean_face(cbcl):
+    path, A = cbcl
+    factors = factorize(path, 25, holdout=0.5, max_iter=25, name="half").factors
+    held = is_held_out(*(np.arange(length) for length in A.shape), 0.5, 0)
+    A = A / 255
+    mean = np.where(held, 0, A).sum(axis=1, keepdims=True) / (~held).sum(axis=1, keepdims=True)
+    of_mean = np.sqrt(np.square(A - mean)[held].mean())
+    assert 20 * np.log10(of_mean / factors.attributes["holdout_error"]) > 8
+
+
+def test_ratings_that_are_held_out_are_told_within_0_93(tmp_path):
+    names = Names("movieId", "userId", "rating")
+    path = prepare_table([str(real("movielens/ml-latest-small_ratings.csv"))], tmp_path / "ratings.zarr", names).path
+    factors = factorize(path, 10, holdout=0.1, alpha_W=0.15, max_iter=30).factors
+    assert factors.attributes["holdout_error"] < 0.93  # of the mean rating it is 1.05
 
 
 def test_celeba_at_0_4_is_87_by_71_and_mu_falls_as_published(tmp_path):
