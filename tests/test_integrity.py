@@ -6,14 +6,14 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from data_prep import store
+from data_prep import folders, store
 from data_prep.arrays import write_matrix
 from data_prep.decode import Decoding
 from data_prep.images import Options, prepare
@@ -234,7 +234,7 @@ def test_a_read_that_fails_for_a_moment_is_tried_again(made, monkeypatch):
         return read(path)
 
     monkeypatch.setattr(Path, "read_bytes", failing)
-    monkeypatch.setattr(time, "sleep", pauses.append)
+    monkeypatch.setattr(folders, "time", SimpleNamespace(sleep=pauses.append))
     assert store.read_chunk(store.open_array(made, "A"), 0, 2).shape == (30, 8)
     assert pauses == [0.1, 0.4]
 

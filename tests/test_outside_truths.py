@@ -58,7 +58,7 @@ def test_nndsvd_is_scikit_learns(rng):
         assert cosine > 0.9999
 
 
-def test_hals_ends_no_worse_than_scikit_learns_coordinate_descent(tmp_path, rng, small_chunks):
+def test_hals_ends_no_worse_than_scikit_learns_coordinate_descent(tmp_path, rng):
     from sklearn.decomposition import NMF
 
     A = rng.random((40, 8)) @ rng.random((8, 300)) + 0.3 * rng.random((40, 300))
