@@ -143,7 +143,8 @@ class SparsePiece:
     a: Matrix
     x: Matrix
     of: "SparseBlock"
-    held: NDArray[np.float64]
+    product: tuple[Matrix, Matrix, float]
+    """W, H and the scale."""
 
     def spread(self, S: Matrix) -> csc_array:
         """S at the entries of the block."""
@@ -155,7 +156,7 @@ class SparsePiece:
 
     def held_out(self) -> NDArray[np.float64]:
         """See `Piece`."""
-        return self.held
+        return np.zeros(2) if self.of.held is None else _squares(*self.of.held.entries(*self.product))
 
 
 @dataclass(frozen=True)
@@ -182,8 +183,7 @@ class SparseBlock:
 
     def pieces(self, W: Matrix, H: Matrix, scale: float) -> Iterator[SparsePiece]:
         """One piece."""
-        held = np.zeros(2) if self.held is None else _squares(*self.held.entries(W, H, scale))
-        yield SparsePiece(slice(None), *self.entries(W, H, scale), self, held)
+        yield SparsePiece(slice(None), *self.entries(W, H, scale), self, (W, H, scale))
 
     def entries(self, W: Matrix, H: Matrix, scale: float) -> tuple[Matrix, Matrix]:
         """Values (k,), and W H at the same entries; some at a time, so that rows of the factors stay in the cache."""

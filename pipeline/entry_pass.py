@@ -17,14 +17,13 @@ from pipeline.basis import Basis, EntrySums
 from pipeline.blocks import read_ahead
 from pipeline.config import FROBENIUS, KULLBACK_LEIBLER
 from pipeline.entries import Block, SparseBlock, Weigh, times_W
-from pipeline.kernels import Matrix, cold_start, flushed, gram
+from pipeline.kernels import Matrix, cold_start, gram, multiplied
 from pipeline.one_pass import accumulate
 from pipeline.panels import aligned, one_blas_thread, sweep
 from pipeline.penalties import NONE, Weights, by_column
 
 TERMS = {FROBENIUS: (entries.squared, entries.power), KULLBACK_LEIBLER: (entries.divergence, entries.entropy)}
 """Of the objective, and of what it is measured against."""
-SMALLEST = np.float32(np.finfo(np.float32).tiny)
 LIFTED = np.float32(1e-3)
 """Share of the mean of a column of H that a cold start has at least: updates would keep zeros."""
 
@@ -108,8 +107,7 @@ def _multiplied(A: Block, W: Matrix, H: Matrix, updates: int, how: EntryVisit) -
         steady = times(entries.ones, H) if how.masked else W.sum(axis=0, dtype=np.float64).astype(np.float32)[:, None]
     for _ in range(updates):
         up, down = (steady, times(entries.model, H)) if squares else (times(entries.ratio, H), steady)
-        change: NDArray[Any] = up / np.maximum(down + l1 + l2 * H, SMALLEST)
-        H = flushed(np.multiply(H, change, dtype=np.float32))
+        H = multiplied(H, up, down + l1 + l2 * H)
     return H
 
 

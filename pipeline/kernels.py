@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 Matrix = NDArray[np.float32]
 
 ROWS_TOGETHER = 16
-FLUSHED = np.float32(1e-20)
+FLUSHED, LEAST_SHARE = np.float32(1e-20), np.float32(1e-6)
+TINY = np.float32(np.finfo(np.float32).tiny)
 
 
 def mu(G: Matrix, C: Matrix, H: Matrix, l1: float = 0.0, l2: float = 0.0) -> Matrix:
@@ -39,8 +40,7 @@ def mu(G: Matrix, C: Matrix, H: Matrix, l1: float = 0.0, l2: float = 0.0) -> Mat
     denominator = G @ H
     if l1 or l2:
         denominator += np.float32(l1) + np.float32(l2) * H
-    np.maximum(denominator, np.finfo(np.float32).tiny, out=denominator)
-    return H * np.divide(C, denominator, out=denominator)
+    return multiplied(H, C, denominator)
 
 
 def hals(G: Matrix, C: Matrix, H: Matrix, sweeps: int) -> Matrix:
@@ -100,13 +100,15 @@ def _improve_rows(G: Matrix, C: Matrix, H: Matrix, rows: slice, change: Matrix, 
     H[rows] += change
 
 
-def flushed(X: Matrix) -> Matrix:
-    """Set to zero, in place, what multiplicative updates shrink without end.
+def multiplied(X: Matrix, up: NDArray[np.floating], down: NDArray[np.floating]) -> Matrix:
+    """X ∘ up / down, where no entry grows more than a millionfold and what has all but vanished becomes zero.
 
-    Below 1.2e-38 numbers in float32 have fewer digits, and products of such take ten times as long.
+    Products of numbers below 1.2e-38, which have fewer digits in float32, take ten times as long.
     """
-    X[X < FLUSHED] = 0
-    return X
+    change = up / np.maximum(down, np.maximum(up * LEAST_SHARE, TINY))
+    new: Matrix = np.multiply(X, change, dtype=np.float32)
+    new[new < FLUSHED] = 0
+    return new
 
 
 def cold_start(G: Matrix, C: Matrix) -> Matrix:

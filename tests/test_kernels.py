@@ -59,3 +59,9 @@ def test_mu_of_zeros_is_zero_not_nan():
 def test_cold_start_solves_exactly_where_the_solution_is_positive():
     _, W, H, G, _ = problem(5, d=3)
     np.testing.assert_allclose(kernels.cold_start(G, W.T @ (W @ H)), H, rtol=1e-3, atol=1e-4)
+
+
+def test_what_has_vanished_stays_zero_whatever_pulls_it_up():
+    """Zero times infinity would be NaN: where W H is zero below a large entry, only others can bring it back."""
+    X, up, down = (np.array([values], np.float32) for values in ([0, 1e-25, 1, 2], [9, 9, 9, 0], [0, 0, 0, 0]))
+    np.testing.assert_array_equal(kernels.multiplied(X, up, down), np.array([[0, 0, 1e6, 0]], np.float32))

@@ -113,6 +113,12 @@ def test_the_loop_steps_until_there_is_a_reason():
     [
         ({"n_components": 0}, "d is 0"),
         ({"n_components": 2, "solver": "magic"}, "one of sketch, hals, amu, mu"),
+        ({"n_components": 2, "loss": "itakura-saito"}, "one of frobenius, kullback-leibler"),
+        ({"n_components": 2, "mask": "beta"}, "one of alpha"),
+        ({"n_components": 2, "holdout": 1.0}, "0 <= holdout < 1"),
+        ({"n_components": 2, "alpha_W": -0.1}, "alpha_W is -0.1"),
+        ({"n_components": 2, "alpha_H": float("inf")}, "alpha_H is inf"),
+        ({"n_components": 2, "l1_ratio": 1.1}, "0 <= l1_ratio <= 1"),
         ({"n_components": 2, "init": "magic"}, "one of random, nndsvd"),
         ({"n_components": 2, "max_iter": 0}, "max_iter is 0"),
         ({"n_components": 2, "tol": 1.0}, "0 <= tol < 1"),

@@ -14,13 +14,12 @@ from numpy.typing import NDArray
 from pipeline.basis import Basis, EntrySums, basis_of, by_pixels
 from pipeline.config import FROBENIUS
 from pipeline.entry_pass import EntryVisit
-from pipeline.kernels import Matrix, flushed
+from pipeline.kernels import Matrix, multiplied
 from pipeline.one_pass import BlockMatrix
 from pipeline.panels import sweep
 from pipeline.penalties import NONE, Weights, by_column
 from pipeline.solvers.state import State
 
-SMALLEST = np.float32(np.finfo(np.float32).tiny)
 LEAST_LEFT = 0.1
 """Share of an entry of W that extrapolation leaves: multiplicative updates do not bring it back from zero."""
 W_SWEEPS = 8
@@ -96,8 +95,7 @@ class Entrywise:
     def _multiplied(self, W: Matrix, sums: EntrySums, pixels: slice) -> Matrix:
         l1, l2 = by_column(self.penalty, sums.row_counts[pixels])
         down = sums.MHt if len(sums.MHt) == 1 and len(W) > 1 else sums.MHt[pixels]
-        change: NDArray[Any] = sums.AHt[pixels] / np.maximum(down + l1 + l2 * W[pixels], SMALLEST)
-        return flushed((W[pixels] * change).astype(np.float32))
+        return multiplied(W[pixels], sums.AHt[pixels], down + l1 + l2 * W[pixels])
 
     def _filled(self, W: Matrix, sums: EntrySums, pixels: slice) -> Matrix:
         HHt = sums.HHt.astype(np.float32)
