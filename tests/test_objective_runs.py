@@ -16,6 +16,7 @@ from pipeline.loop import Stop
 from pipeline.objective import which
 from pipeline.plan import make_plan
 from pipeline.transform import transformed
+from pipeline.which import is_held_out
 from tests.conftest import SOAK, save_png
 from tests.test_checkpoints import Stopped, stop_at
 from tests.test_commands import nmf_batch
@@ -158,6 +159,21 @@ class TestImages:
         for settings in ({"loss": KL}, {"mask": "alpha"}, {"holdout": 0.2}):
             factors = factorize(path, 3, **settings, max_iter=5, fresh=True).factors
             np.testing.assert_allclose(factors.H.compute()[:, 7], 0, atol=1e-6)
+        readable = np.delete(np.arange(20), 7)
+        A, WH = store.open_array(path, "A")[...] / 255, factors.W.compute() @ factors.H.compute()  # 20 % held out
+        held = is_held_out(np.arange(120), readable, 0.2, 0)
+        expected = np.sqrt(np.square(A - WH)[:, readable][held].mean())
+        assert factors.attributes["holdout_error"] == pytest.approx(expected, rel=1e-4)
+
+    def test_the_mean_image_is_that_of_readable_ones(self, arrive, tmp_path):
+        arrive(20)
+        (tmp_path / "images" / "0007.png").write_bytes(b"no image")
+        path = prep(tmp_path / "images", tmp_path / "g.zarr", mode="RGBA", max_skip=1.0).path.path
+        factors = factorize(path, 3, loss=KL, max_iter=5).factors
+        A = np.delete(store.open_array(path, "A")[...], 7, axis=1) / 255
+        mean = np.broadcast_to(A.mean(axis=1, keepdims=True), A.shape)
+        of_mean = (A * np.log(np.where(A > 0, A / np.where(mean > 0, mean, 1), 1))).sum()
+        assert factors.attributes["relative_error"] == pytest.approx(factors.loss[-1] / of_mean, rel=1e-3)
 
     @pytest.mark.parametrize("settings", [{"loss": KL}, {"mask": "alpha"}, {"alpha_W": 0.01, "l1_ratio": 0.5}])
     def test_images_of_the_store_get_the_weights_they_have(self, arrive, tmp_path, settings):

@@ -1,12 +1,18 @@
 """The divergence, missing entries and penalties, against scikit-learn, closed forms, and formulas written out."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from data_prep import store
 from data_prep.arrays import write_matrix
+from pipeline.basis import basis_of
+from pipeline.config import NMFConfig
 from pipeline.job import factorize
-from pipeline.objective import Unsuitable
+from pipeline.objective import Unsuitable, solver_of, which
+from pipeline.one_pass import BlockMatrix
+from pipeline.solvers.state import Momentum, State
 from pipeline.starts import Given
 from pipeline.which import is_held_out
 
@@ -95,6 +101,16 @@ class TestDivergence:
         W = factorize(stored, 4, loss=KL, solver="mu", max_iter=2).factors.W.compute()
         WH = W.astype(np.float64) @ after_H.H.compute()
         np.testing.assert_allclose(WH.sum(axis=1), counts.sum(axis=1), rtol=1e-5)
+
+    def test_it_scales_with_A(self, tmp_path, stored, counts, start):
+        """Small values are values: D(A / c ‖ W H / c) = D(A ‖ W H) / c."""
+        write_matrix(tmp_path / "small.zarr", counts / 1000)
+        given = {"loss": KL, "solver": "mu", "max_iter": 6, "tol": 0}
+        losses = [
+            factorize(path, 4, start=Given(start.W, start.H / c), **given).factors.loss
+            for path, c in ((stored, 1), (tmp_path / "small.zarr", 1000))
+        ]
+        np.testing.assert_allclose(losses[1] * 1000, losses[0], rtol=1e-4)
 
     def test_of_rank_1_it_is_row_sums_times_column_sums(self, stored, counts):
         factors = factorize(stored, 1, loss=KL).factors
@@ -210,6 +226,32 @@ class TestPenalties:
         given = {"solver": "hals", "alpha_W": 0.02, "alpha_H": 0.01, "l1_ratio": 0.3, "max_iter": 600, "tol": 1e-8}
         losses = [factorize(stored, 4, fresh=True, holdout=h, **given).factors.loss[-1] for h in (0.0, 1e-12)]
         assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+
+    def test_filling_in_ends_where_multiplicative_updates_do(self, tmp_path, rng, counts):
+        """Columns and rows of which much is missing are held back less."""
+        present = rng.random(counts.shape) < np.outer(np.linspace(0.3, 1, 30), np.linspace(0.3, 1, 70))
+        write_matrix(tmp_path / "uneven.zarr", counts, present=present)
+        given = {"alpha_W": 0.3, "init": "nndsvda", "max_iter": 400, "tol": 1e-7, "fresh": True}
+        losses = [factorize(tmp_path / "uneven.zarr", 2, solver=s, **given).factors.loss[-1] for s in ("hals", "amu")]
+        assert losses[0] <= 1.001 * losses[1]
+
+
+class TestSteps:
+    @pytest.mark.parametrize("solver", ["hals", "amu"])
+    def test_an_iteration_that_raises_the_loss_is_not_taken(self, stored, counts, solver):
+        config = NMFConfig(n_components=4, holdout=0.1, solver=solver)
+        matrix = store.open_matrix(stored)
+        block = which(config, matrix).block(counts, None, np.arange(70))
+        A = BlockMatrix(partitions=[[block]], shape=counts.shape, scale=1.0, norm_squared=1.0)
+        step, W = solver_of(config, matrix).step, np.random.default_rng(0).random((30, 4), dtype=np.float32)
+        state = State(W=basis_of(W), H=[None])
+        for _ in range(4):
+            state = step(A, state)
+        too_far = replace(state, momentum=Momentum(W_before=state.W.W[::-1].copy(), beta=50.0))
+        refused = step(A, too_far)
+        assert refused.W is state.W
+        assert refused.momentum.W_before is None
+        assert step(A, refused).loss <= state.loss
 
 
 class TestRefusals:
