@@ -155,9 +155,13 @@ class TestMissingEntries:
         W = []
         for k, A in enumerate((counts, np.where(held, 9 - np.minimum(counts, 9), counts))):
             write_matrix(tmp_path / f"{k}.zarr", A)
-            given = {"init": "random", "holdout": 0.3, "seed": 5, "max_iter": 5, "tol": 0}
+            given = {"holdout": 0.3, "seed": 5, "max_iter": 5, "tol": 0}
             W.append(factorize(tmp_path / f"{k}.zarr", 4, solver=solver, **given).factors.W.compute())
         np.testing.assert_array_equal(*W)
+
+    def test_the_seed_draws_what_is_held_out(self):
+        drawn = [is_held_out(np.arange(200), np.arange(300), 0.3, seed) for seed in (0, 1)]
+        assert [held.mean() for held in (*drawn, drawn[0] & drawn[1])] == pytest.approx([0.3, 0.3, 0.09], abs=0.01)
 
     def test_the_held_out_error_is_that_of_the_held_out_entries(self, stored, counts):
         factors = factorize(stored, 4, holdout=0.2, seed=3, max_iter=6).factors
@@ -213,6 +217,9 @@ class TestPenalties:
         best += l2 * (0.02 * m * np.square(H).sum() + 0.01 * n * np.square(W).sum())
         factors = factorize(stored, 4, solver=solver, tol=1e-7, max_iter=2000, **penalty).factors
         assert factors.loss[-1] <= 1.005 * best
+        if solver == "sketch":  # whose small problem has the penalties, too
+            few = factorize(stored, 4, tol=1e-7, max_iter=2000, polish=1, fresh=True, **penalty).factors
+            assert few.loss[-1] <= 1.01 * best
 
     def test_absolute_values_make_zeros(self, stored):
         zeros = [
