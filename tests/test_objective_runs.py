@@ -190,9 +190,10 @@ def test_columns_of_another_table_get_weights_and_other_rows_are_refused(table, 
     with ThreadPoolExecutor(2) as pool:
         (*_, found) = transformed(factors, batches(store.open_matrix(table), [str(table)]), pool)
     assert found.H.shape[0] == 3
-    write_matrix(tmp_path / "other.zarr", rng.random((61, 5)))
-    with pytest.raises(store.BadInput, match="has other rows than"):
-        batches(store.open_matrix(table), [str(tmp_path / "other.zarr")])
+    for rows, features in ((61, None), (60, [f"film {i}" for i in range(60)])):
+        write_matrix(tmp_path / f"{rows}.zarr", rng.random((rows, 5)), features=features)
+        with pytest.raises(store.BadInput, match="has other rows than"):
+            batches(store.open_matrix(table), [str(tmp_path / f"{rows}.zarr")])
     with pytest.raises(store.BadInput, match="does not hold images"):
         batches(store.open_matrix(table), [str(tmp_path)])
 
