@@ -63,5 +63,5 @@ def test_cold_start_solves_exactly_where_the_solution_is_positive():
 
 def test_what_has_vanished_stays_zero_whatever_pulls_it_up():
     """Zero times infinity would be NaN: where W H is zero below a large entry, only others can bring it back."""
-    X, up, down = (np.array([values], np.float32) for values in ([0, 1e-25, 1, 2], [9, 9, 9, 0], [0, 0, 0, 0]))
+    X, up, down = (np.array([values], np.float32) for values in ([0, 1e-27, 1, 2], [9, 9, 9, 0], [0, 0, 0, 0]))
     np.testing.assert_allclose(kernels.multiplied(X, up, down), [[0, 0, 1e6, 0]], rtol=1e-5)
