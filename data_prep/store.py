@@ -197,6 +197,14 @@ def read_array(path: Where, name: str, length: int | None = None) -> NDArray[Any
     return np.concatenate(chunks)[:length] if chunks else np.empty(0, array.dtype)
 
 
+def column_names(path: Where, n: int) -> list[str]:
+    """Names of the first n columns, whether images or items; their numbers where they have none."""
+    for name in ("image", "item"):
+        if (folder(path) / name).exists():
+            return [str(one) for one in read_array(path, name, n)]
+    return [str(j) for j in range(n)]
+
+
 def read_checksums(matrix: StoredMatrix) -> NDArray[np.uint32]:
     """Checksums of the chunks of A; BadInput where they are not those of the matrix."""
     checksums = read_array(matrix.path, "checksum", matrix.n_chunks).copy()

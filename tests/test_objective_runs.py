@@ -207,6 +207,17 @@ def test_the_command_tells_the_held_out_error_and_refuses_in_one_line(planted):
     assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
 
 
+def test_columns_of_a_table_are_matched_by_their_names(table):
+    factorize(table, 3, max_iter=30, alpha_W=0.01)
+    found = nmf_batch("match", table, "--zarr", table, "--name", "d3", "--top", 1)
+    assert found.returncode == 0, found.stderr
+    lines = found.stdout.splitlines()
+    assert lines[0::2][:3] == ["0:", "1:", "2:"]
+    assert sum(line.split()[-1] == head[:-1] for head, line in zip(lines[0::2], lines[1::2], strict=False)) > 45
+    drawn = nmf_batch("match", table, "--zarr", table, "--name", "d3", "--sheet", table.parent / "s.png")
+    assert (drawn.returncode, "does not hold any" in drawn.stderr) == (2, True)
+
+
 @pytest.mark.parametrize("kind", ["held out", "divergence"] if SOAK else ["held out"])
 def test_measured_is_at_most_planned(tmp_path_factory, kind):
     path = tmp_path_factory.mktemp("large") / "large.zarr"

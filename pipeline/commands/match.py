@@ -59,8 +59,10 @@ def match(
     if not sources and not lists:
         raise click.UsageError("no images are given; name a folder, an archive or an image, or give --from-list")
     warnings.filterwarnings("ignore", module="PIL")  # it warns of files on stderr, which have a reason each here
-    images, broken = batches(store.open_matrix(path), sources, lists), 0
-    names = store.read_array(path, "image", factors.attributes["shape"][1])
+    matrix, broken = store.open_matrix(path), 0
+    if sheet is not None and "image_shape" not in matrix.attributes:
+        raise click.UsageError(f"--sheet draws images, but {path} does not hold any; leave it out")
+    images, names = batches(matrix, sources, lists), store.column_names(path, factors.attributes["shape"][1])
     rows: list[tuple[Any, list[int]]] = []
     with safe_point(), executor_at(place, sum(map(len, images))) as executor:
         for batch, found in zip(images, transformed(factors, images, executor), strict=True):
@@ -68,7 +70,7 @@ def match(
             pixels = batch().columns if sheet is not None and len(rows) < ROWS_OF_A_SHEET else None
             for j, (image, reason) in enumerate(zip(found.names, found.reasons, strict=True)):
                 known = [(int(k), float(s)) for k, s in zip(best.columns[j], best.scores[j], strict=True) if s >= 0]
-                alike = [] if reason else [{"image": str(names[k]), "score": score} for k, score in known]
+                alike = [] if reason else [{"image": names[k], "score": score} for k, score in known]
                 _say(image, reason, alike, as_json)
                 broken += bool(reason)
                 if pixels is not None and not reason and len(rows) < ROWS_OF_A_SHEET:
@@ -90,9 +92,9 @@ def _say(image: str, reason: str, alike: list[dict[str, Any]], as_json: bool) ->
 def _say_clusters(factors: Factors, as_json: bool) -> None:
     found = dominant(factors)
     if as_json:
-        names = store.read_array(factors.path.parent.parent.parent, "image", len(found))
+        names = store.column_names(factors.path.parent.parent.parent, len(found))
         for image, component in zip(names, found.tolist(), strict=True):
-            options.say(json.dumps({"image": str(image), "component": component}))
+            options.say(json.dumps({"image": image, "component": component}))
         return
     for component, count in sorted(Counter(found.tolist()).items(), key=lambda one: (-one[1], one[0])):
         which = "none" if component < 0 else f"component {component}"
