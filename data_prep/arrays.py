@@ -56,6 +56,7 @@ def write_matrix(
         shape=(m, n),
         dtype=np.dtype(np.uint8 if A.dtype == np.uint8 else np.float32),
         n_present=A.size if present is None else int(present.sum()),
+        n_filled=sum(int(np.count_nonzero(_known(A, present, span))) for span in _spans(m, n)),
         scale=scale,
         features=features,
         items=items,

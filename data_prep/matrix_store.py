@@ -21,7 +21,7 @@ EXPENDABLE = (*ARRAYS, "mask", "sample_mask", "feature", "item")
 """What an interrupted attempt may have left."""
 SMALLEST, LARGEST = np.float64(1e-12), np.float64(1e12)  # of a type that float16 is compared in without overflow
 SPARSE = 0.5
-"""A masked matrix with a smaller share of known entries than this is compressed: it is zeros for the most part."""
+"""A matrix with a smaller share of entries other than 0 than this is compressed."""
 
 
 class Block(NamedTuple):
@@ -38,11 +38,13 @@ class Matrix:
     """What is to be stored, besides the entries."""
 
     kind: str
-    """`matrix` or `table`."""
+    """`matrix`, `table` or `words`."""
     shape: tuple[int, int]
     dtype: np.dtype[Any]
     n_present: int
     """Known entries; m × n where none is missing."""
+    n_filled: int
+    """Entries that may be known and other than 0, at most."""
     scale: float = 1.0
     """What is factorized is the stored values times this."""
     features: Sequence[str] | None = None
@@ -58,7 +60,7 @@ class Matrix:
     @property
     def codec(self) -> str:
         """What A and its sample are compressed with."""
-        return "zstd" if self.masked and self.n_present < SPARSE * self.shape[0] * self.shape[1] else "none"
+        return "zstd" if self.n_filled < SPARSE * self.shape[0] * self.shape[1] else "none"
 
 
 def check_largest(largest: float) -> None:
@@ -89,7 +91,7 @@ def write_blocks(home: Folder, matrix: Matrix, blocks: Iterator[Block], sample: 
         The columns of each chunk of A, and of each chunk of its sample, in order. One is held at a time.
     """
     columns, (_, n) = sampled_columns(matrix), matrix.shape
-    squares, counts = _fill(_create(home, matrix, ("A", "mask"), n, ("feature", "item")), blocks)
+    squares, filled = _fill(_create(home, matrix, ("A", "mask"), n, ("feature", "item")), blocks)
     _fill(_create(home, matrix, ("sample", "sample_mask"), len(columns), ("pixel", "draw")), sample)
     store.write_array(home, "sample_column", columns, ("draw",))
     A, ok = store.open_array(home, "A"), np.ones(n, np.bool_)
@@ -103,8 +105,14 @@ def write_blocks(home: Folder, matrix: Matrix, blocks: Iterator[Block], sample: 
     arrays = (*ARRAYS, *named, *(("mask", "sample_mask") if matrix.masked else ()))
     norm_squared = squares * matrix.scale**2
     about = store.complete(home, matrix.kind, checksums=checksum, ok=ok, norm_squared=norm_squared, arrays=arrays)
-    known = {"n_present": sum(counts), "most_present": max(counts)}
-    return {**about, **(known if matrix.masked else {})}
+    counts = _counts("nonzero", [one.nonzero for one in filled])
+    if matrix.masked:
+        counts |= _counts("present", [one.known for one in filled])
+    return about | counts
+
+
+def _counts(what: str, of_chunks: Sequence[int]) -> dict[str, int]:
+    return {f"n_{what}": sum(of_chunks), f"most_{what}": max(of_chunks)}
 
 
 def _create(
@@ -124,13 +132,21 @@ def _create(
     return arrays
 
 
-def _fill(arrays: Sequence[Any], blocks: Iterator[Block]) -> tuple[float, list[int]]:
-    """Write blocks; returns the sum of their squares and how many entries of each are known."""
-    squares, counts, c = 0.0, [], arrays[0].chunks[1]
+class _Filled(NamedTuple):
+    """Entries of a chunk."""
+
+    known: int
+    nonzero: int
+    """Of the known ones."""
+
+
+def _fill(arrays: Sequence[Any], blocks: Iterator[Block]) -> tuple[float, list[_Filled]]:
+    """Write blocks; returns the sum of their squares and how many entries of each there are."""
+    squares, filled, c = 0.0, [], arrays[0].chunks[1]
     for k, block in enumerate(blocks):
         for array, entries in zip(arrays, block, strict=False):  # without a mask, values alone
             array[:, k * c : (k + 1) * c] = entries
         known = block.values if block.present is None else block.values[block.present]
         squares += float(np.square(known.astype(np.float32, copy=False), dtype=np.float64).sum())
-        counts.append(known.size)
-    return squares, counts
+        filled.append(_Filled(known.size, int(np.count_nonzero(known))))
+    return squares, filled

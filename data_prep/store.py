@@ -15,12 +15,14 @@ import zarr
 from numpy.typing import DTypeLike, NDArray
 from zarr.abc.codec import BytesBytesCodec
 from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
-from zarr.core.array_spec import ArrayConfigLike
-from zarr.storage import LocalStore, StorePath
 
 from data_prep.chunks import Damaged as Damaged  # "as": the layout is one module to those who use it
 from data_prep.chunks import read_chunk as read_chunk
 from data_prep.chunks import stored_checksum as stored_checksum
+from data_prep.digests import ALWAYS_WRITE
+from data_prep.digests import digest as digest
+from data_prep.digests import digest_of_chunks as digest_of_chunks
+from data_prep.digests import published_array as published_array
 from data_prep.folders import Folder, Where, folder
 from data_prep.groups import FORMAT as FORMAT
 from data_prep.groups import BadInput as BadInput
@@ -30,14 +32,11 @@ from data_prep.groups import check_vacant as check_vacant
 from data_prep.groups import group_attributes as group_attributes
 from data_prep.groups import publish as publish
 from data_prep.groups import switch as switch
-from data_prep.remote import RemoteFolder
 
 NEEDED = {"shape", "norm_squared", "n_ok", "fingerprint", "last_checksum", "digests"}
 CHUNK_NBYTES = 8 * 2**20
 MAX_CHUNK_IMAGES = 16_384
 NAMES_PER_CHUNK = 16_384
-ALWAYS_WRITE: ArrayConfigLike = {"write_empty_chunks": True}
-"""Not part of an array's metadata, so it is said each time one is opened: a chunk left out could not be missed."""
 GROWING = ("A", "image", "ok", "norm", "checksum", "manifest", "skipped", "pixel_sum")
 """Arrays that an append makes longer in place. Readers take the n that they began with."""
 CODECS = {"none": (), "lz4": (BloscCodec(cname="lz4"),), "zstd": (ZstdCodec(),)}
@@ -65,6 +64,10 @@ class StoredMatrix:
     """Entries of A that are known; None where none is missing, else the array `mask` says which they are."""
     most_present: int | None = None
     """The largest number of known entries in one chunk of A; None where none is missing."""
+    n_nonzero: int | None = None
+    """Entries of A other than 0; None for images, where they are not counted."""
+    most_nonzero: int | None = None
+    """The largest number of them in one chunk of A."""
 
     @property
     def n_chunks(self) -> int:
@@ -156,39 +159,6 @@ def _as_published(name: str, metadata: bytes, published: str) -> bool:
     return bool(found == expected and rows == expected_rows and n > expected_n)
 
 
-def published_array(path: Folder, name: str) -> zarr.Array[Any]:
-    """Open an array with the metadata that its group says it has, whatever became of its own."""
-    metadata = json.loads(group_attributes(path)["digests"][name]["metadata"])
-    home = path / name
-    location = home.zarr() if isinstance(home, RemoteFolder) else StorePath(LocalStore(str(home)))
-    return zarr.Array(zarr.AsyncArray(metadata, location)).with_config(ALWAYS_WRITE)
-
-
-def digest(path: Folder, name: str, checksums: Sequence[int] | None = None) -> dict[str, str]:
-    """What is kept of an array in the attributes of its group: its metadata as they are, a digest of its chunks.
-
-    Parameters
-    ----------
-    path
-        The group.
-    name
-        Of the array.
-    checksums
-        Of its chunks, where they are known; else they are read.
-    """
-    array = zarr.open_array(path.zarr(), path=name, mode="r")  # what is published may still speak of the one before it
-    if checksums is None:
-        checksums = [stored_checksum(array, *index) for index in np.ndindex(array.cdata_shape)]
-    metadata = (path / name).read("zarr.json")
-    assert metadata is not None
-    return {"metadata": metadata.decode(), "chunks": digest_of_chunks(checksums)}
-
-
-def digest_of_chunks(checksums: Sequence[int]) -> str:
-    """Digest of the checksums of the chunks of an array, in C order."""
-    return hashlib.sha256(np.asarray(checksums, "<u4").tobytes()).hexdigest()
-
-
 def read_array(path: Where, name: str, length: int | None = None) -> NDArray[Any]:
     """Read a small one-dimensional array, chunk by checked chunk: whole, or so much of it as the reader knows of."""
     array = open_array(path, name)
@@ -235,7 +205,7 @@ def complete(
     path
         The store.
     kind
-        `images`, `matrix` or `table`.
+        `images`, `matrix`, `table` or `words`.
     checksums
         Of the chunks of A.
     ok
@@ -294,4 +264,6 @@ def open_matrix(path: Where) -> StoredMatrix:
         attributes=attributes,
         n_present=attributes.get("n_present"),
         most_present=attributes.get("most_present"),
+        n_nonzero=attributes.get("n_nonzero"),
+        most_nonzero=attributes.get("most_nonzero"),
     )

@@ -163,6 +163,7 @@ def _write(
         shape=(m, n),
         dtype=np.dtype(np.float32),
         n_present=contents.n_entries,
+        n_filled=contents.n_entries,
         features=list(contents.features),
         items=list(contents.items),
     )

@@ -64,7 +64,7 @@ def test_kernels_import_numpy_alone():
         ("distributed", {"cluster/connect.py", "pipeline/engine.py"}),
         (
             "zarr",
-            {f"data_prep/{name}.py" for name in ("chunks", "folders", "image_arrays", "remote", "store")},
+            {f"data_prep/{name}.py" for name in ("chunks", "digests", "folders", "image_arrays", "remote", "store")},
         ),
         ("obstore", {"data_prep/remote.py"}),
         ("pyarrow", {"data_prep/table_files.py"}),

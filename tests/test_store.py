@@ -141,6 +141,9 @@ def test_missing_entries_are_zero_and_in_the_mask(holes, tmp_path):
     assert (mask.chunks, mask.metadata.dimension_names) == (stored.chunks, ("feature", "item"))
     assert (matrix.n_present, matrix.norm_squared) == (present.sum(), pytest.approx(np.nansum((A / 2) ** 2)))
     assert matrix.most_present == max(present[:, first : first + 16].sum() for first in range(0, 50, 16))
+    nonzero = present & (A > 0)
+    assert matrix.n_nonzero == nonzero.sum()
+    assert matrix.most_nonzero == max(nonzero[:, first : first + 16].sum() for first in range(0, 50, 16))
 
 
 def test_the_samples_mask_is_that_of_its_columns(holes, tmp_path):
