@@ -126,9 +126,9 @@ def test_xarray_would_decode_images_to_0_1(faces, tmp_path):
 
 @pytest.fixture
 def holes(rng, small_chunks):
-    """60 × 50 values, and which of them are present: 70 %; the others are NaN."""
+    """60 × 50 values, some of them 0, and which of them are present: 70 %; the others are NaN."""
     present = rng.random((60, 50)) < 0.7
-    return np.where(present, rng.random((60, 50)), np.nan), present
+    return np.where(present, np.maximum(rng.random((60, 50)) - 0.2, 0), np.nan), present
 
 
 def test_missing_entries_are_zero_and_in_the_mask(holes, tmp_path):
