@@ -25,10 +25,11 @@ from benchmarks.measure import rounds
 from data_prep.store import chunk_images
 from pipeline.basis import basis_of
 from pipeline.config import KULLBACK_LEIBLER
-from pipeline.entries import Block, DenseBlock, sparse_block
+from pipeline.entries import Block, DenseBlock
 from pipeline.entry_pass import EntryVisit
 from pipeline.objective import FILLINGS, UPDATES
 from pipeline.panels import one_blas_thread
+from pipeline.sparse_blocks import present_entries
 from pipeline.starts import uniform
 
 AMU = EntryVisit(scale=1.0, updates=UPDATES)
@@ -41,7 +42,7 @@ VISITS: Mapping[str, tuple[EntryVisit, EntryVisit]] = {
 }
 """Of a dense and of a sparse block."""
 TO_MAKE = "to make"
-KINDS: Sequence[Callable[[NDArray[np.float32], NDArray[np.uint8]], Block]] = (DenseBlock, sparse_block)
+KINDS: Sequence[Callable[[NDArray[np.float32], NDArray[np.uint8]], Block]] = (DenseBlock, present_entries)
 Times = Mapping[str, tuple[float, float]]
 """Milliseconds for a dense and for a sparse block, by what is done."""
 

@@ -4,8 +4,8 @@ It is the k columns with the smallest keyed hash of their number, in order of th
 work, any first part of it is a smaller uniform sample, and appended columns only displace some of it.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from data_prep.store import StoredMatrix
 MAX_COLUMNS = 16_384
 MAX_NBYTES = 256 * 2**20
 KEY = np.uint64(0x9E3779B97F4A7C15)
+T = TypeVar("T")
 
 
 def write_sample(path: Folder, ok: NDArray[np.bool_], at_hand: Mapping[int, NDArray[Any]]) -> None:
@@ -50,33 +51,55 @@ def read_sample(matrix: StoredMatrix, k: int) -> NDArray[Any]:
 
     While an append replaces the sample, and for who began before it, the same columns are read from A.
     """
-    return _read(matrix, k, "sample", "A")
+    return _read(matrix, k, ("sample", "A"), _together)
+
+
+def read_sample_as(matrix: StoredMatrix, k: int, convert: Callable[[NDArray[Any]], T]) -> list[T]:
+    """Return the same, some columns at a time, each converted before the next are read."""
+    return _read(matrix, k, ("sample", "A"), lambda blocks, shape, dtype: [convert(block) for block in blocks])
 
 
 def read_sample_mask(matrix: StoredMatrix, k: int) -> NDArray[np.bool_]:
     """Which entries of the first columns of the sample are known, (m, ≤ k); for a matrix that has a mask."""
-    return _read(matrix, k, "sample_mask", "mask")
+    return _read(matrix, k, ("sample_mask", "mask"), _together)
 
 
-def _read(matrix: StoredMatrix, k: int, name: str, of: str) -> NDArray[Any]:
+Gather = Callable[[Iterator[NDArray[Any]], tuple[int, int], np.dtype[Any]], T]
+"""(blocks of columns, the shape of all, their type) → what becomes of them."""
+
+
+def _read(matrix: StoredMatrix, k: int, names: tuple[str, str], gather: Gather[T]) -> T:
+    sample, of = names
     if _whole(matrix):
         try:
-            array = store.open_array(matrix.path, name)
-            wanted = min(k, array.shape[1])
-            sample = np.empty((array.shape[0], wanted), array.dtype)
-            for j, first in enumerate(range(0, wanted, array.chunks[1])):
-                room = sample[:, first : first + array.chunks[1]]
-                room[...] = store.read_chunk(array, 0, j)[:, : room.shape[1]]
+            array = store.open_array(matrix.path, sample)
+            shape = (array.shape[0], min(k, array.shape[1]))
+            found = gather(_chunks(array, shape[1]), shape, array.dtype)
         except store.BadInput:
             if _whole(matrix):
                 raise
         else:
             if _whole(matrix):  # still: it was not replaced while it was read
-                return sample
+                return found
     m, n = matrix.shape
-    columns = sample_columns(store.read_array(matrix.path, "ok", n), sample_size(m, matrix.dtype.itemsize))
-    found = read_columns(matrix.path, columns[:k], of)
-    return np.stack([found[int(j)] for j in columns[:k]], axis=1)
+    columns = sample_columns(store.read_array(matrix.path, "ok", n), sample_size(m, matrix.dtype.itemsize))[:k]
+    by_number = read_columns(matrix.path, columns, of)
+    together = np.stack([by_number[int(j)] for j in columns], axis=1)
+    return gather(iter([together]), (m, len(columns)), together.dtype)
+
+
+def _chunks(array: Any, k: int) -> Iterator[NDArray[Any]]:
+    """First k columns of a stored array, a chunk at a time."""
+    for j, first in enumerate(range(0, k, array.chunks[1])):
+        yield store.read_chunk(array, 0, j)[:, : k - first]
+
+
+def _together(blocks: Iterator[NDArray[Any]], shape: tuple[int, int], dtype: np.dtype[Any]) -> NDArray[Any]:
+    columns, first = np.empty(shape, dtype), 0
+    for block in blocks:
+        columns[:, first : first + block.shape[1]] = block
+        first += block.shape[1]
+    return columns
 
 
 def _whole(matrix: StoredMatrix) -> bool:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from data_prep import store
 from data_prep.folders import Folder
+from pipeline.sparse import Sparse, without_zeros
 
 COLUMNS_TOGETHER = 1024
 T = TypeVar("T")
@@ -34,6 +35,16 @@ class StoredBlocks:
         for position, k in enumerate(self.chunks):
             checksum = None if self.checksums is None else self.checksums[position]
             yield store.read_chunk(array, 0, k, checksum=checksum, n=self.n)[:, 0 if position else self.skip :]
+
+
+@dataclass(frozen=True)
+class WithoutZeros:
+    """The same blocks, as lists of what is not zero."""
+
+    stored: StoredBlocks
+
+    def __iter__(self) -> Iterator[Sparse]:
+        return map(without_zeros, self.stored)
 
 
 def read_ahead(blocks: Iterable[T]) -> Iterator[T]:

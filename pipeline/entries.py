@@ -1,8 +1,8 @@
 """Blocks of columns an entry at a time: which of them are present, and what an objective sums over those.
 
 An objective that is not ‖A − W H‖² over all entries needs W H at each entry: S is made of A and W H there, and what
-moves the factors are WᵀS and S Hᵀ. A block is dense, and its float32 values exist a panel of rows at a time; or sparse,
-where few entries are present.
+moves the factors are WᵀS and S Hᵀ. A block is dense, and its float32 values exist a panel of rows at a time; or sparse
+(`sparse_blocks`), where few entries are present or few are not zero.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,7 +12,6 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csc_array
 
 from pipeline.kernels import Matrix
 from pipeline.panels import panel, panels
@@ -21,7 +20,6 @@ MISSING, PRESENT, HELD_OUT = 0, 1, 2
 """What an entry is."""
 SPARSE = 0.05
 """Share of present entries below which blocks are sparse: `benchmarks.densities` measures where that becomes faster."""
-ENTRIES_TOGETHER = 2**12
 
 Weigh = Callable[[Matrix, Matrix], Matrix]
 """(entries of A, those of W H) → S. It may overwrite neither."""
@@ -49,6 +47,11 @@ class Piece(Protocol):
 
 class Block(Protocol):
     """Columns of A."""
+
+    @property
+    def zeros(self) -> bool:
+        """Whether entries that no piece has are zeros that count; else they are missing."""
+        ...
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -92,7 +95,7 @@ class DensePiece:
         if self.what is None:
             return np.zeros(2)
         held = self.what == HELD_OUT
-        return _squares(self.a[held], self.x[held])
+        return squared_errors(self.a[held], self.x[held])
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,7 @@ class DenseBlock:
     """As stored."""
     what: NDArray[np.uint8] | None = None
     """What each entry is; None where all are present."""
+    zeros = False
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -133,85 +137,6 @@ class DenseBlock:
             if scale != 1:
                 a = np.multiply(a, np.float32(scale), out=None if self.A.dtype == np.float32 else a)
             yield DensePiece(rows, a, W[rows] @ H, None if self.what is None else self.what[rows])
-
-
-@dataclass
-class SparsePiece:
-    """All rows."""
-
-    rows: slice
-    a: Matrix
-    x: Matrix
-    of: "SparseBlock"
-    product: tuple[Matrix, Matrix, float]
-    """W, H and the scale."""
-
-    def spread(self, S: Matrix) -> csc_array:
-        """S at the entries of the block."""
-        return csc_array((S, self.of.rows, self.of.starts), shape=self.of.shape)
-
-    def total(self, S: Matrix) -> float:
-        """Sum in float64."""
-        return float(S.sum(dtype=np.float64))
-
-    def held_out(self) -> NDArray[np.float64]:
-        """See `Piece`."""
-        return np.zeros(2) if self.of.held is None else _squares(*self.of.held.entries(*self.product))
-
-
-@dataclass(frozen=True)
-class SparseBlock:
-    """The entries that count, by columns, and those that are held out likewise."""
-
-    shape: tuple[int, int]
-    values: NDArray[Any]
-    """(k,), as stored."""
-    rows: NDArray[np.int32]
-    starts: NDArray[np.int64]
-    """Where each column begins, (c + 1,)."""
-    held: "SparseBlock | None" = None
-
-    @cached_property
-    def row_counts(self) -> NDArray[np.float64]:
-        """See `Block`."""
-        return np.bincount(self.rows, minlength=self.shape[0])[:, np.newaxis].astype(np.float64)
-
-    @cached_property
-    def column_counts(self) -> NDArray[np.float64]:
-        """See `Block`."""
-        return np.diff(self.starts)[np.newaxis].astype(np.float64)
-
-    def pieces(self, W: Matrix, H: Matrix, scale: float) -> Iterator[SparsePiece]:
-        """One piece."""
-        yield SparsePiece(slice(None), *self.entries(W, H, scale), self, (W, H, scale))
-
-    def entries(self, W: Matrix, H: Matrix, scale: float) -> tuple[Matrix, Matrix]:
-        """Values (k,), and W H at the same entries; some at a time, so that rows of the factors stay in the cache."""
-        columns, Ht = np.repeat(np.arange(self.shape[1]), np.diff(self.starts)), np.ascontiguousarray(H.T)
-        x = np.empty(len(self.rows), np.float32)
-        of_W, of_H = (np.empty((min(ENTRIES_TOGETHER, len(x)), W.shape[1]), np.float32) for _ in range(2))
-        for first in range(0, len(x), ENTRIES_TOGETHER):
-            some = slice(first, first + ENTRIES_TOGETHER)
-            k = len(x[some])
-            np.take(W, self.rows[some], axis=0, out=of_W[:k], mode="clip")  # other modes copy once more
-            np.take(Ht, columns[some], axis=0, out=of_H[:k], mode="clip")
-            np.einsum("kd,kd->k", of_W[:k], of_H[:k], out=x[some])
-        return self.values.astype(np.float32) * np.float32(scale), x
-
-
-def sparse_block(A: NDArray[Any], what: NDArray[np.uint8]) -> SparseBlock:
-    """Entries that count, and those held out, of a dense block (m, c)."""
-    held = _entries_that_are(HELD_OUT, A, what)
-    count = _entries_that_are(PRESENT, A, what)
-    return SparseBlock(A.shape, *count, SparseBlock(A.shape, *held) if len(held[0]) else None)
-
-
-def _entries_that_are(
-    kind: int, A: NDArray[Any], what: NDArray[np.uint8]
-) -> tuple[NDArray[Any], NDArray[np.int32], NDArray[np.int64]]:
-    columns, rows = np.nonzero(np.equal(what, np.uint8(kind)).T)
-    starts = np.searchsorted(columns, np.arange(A.shape[1] + 1))
-    return A[rows, columns], rows.astype(np.int32), starts.astype(np.int64)
 
 
 def times_W(block: Block, W: Matrix, H: Matrix, scale: float, weigh: Weigh) -> Matrix:
@@ -280,5 +205,6 @@ def entropy(a: Matrix, x: Matrix) -> Matrix:
     return terms
 
 
-def _squares(a: Matrix, x: Matrix) -> NDArray[np.float64]:
+def squared_errors(a: Matrix, x: Matrix) -> NDArray[np.float64]:
+    """Sum of (a − x)², and how many there are, (2,)."""
     return np.array([np.square(a - x, dtype=np.float64).sum(), len(a)])

@@ -16,11 +16,12 @@ from pipeline import entries
 from pipeline.basis import Basis, EntrySums
 from pipeline.blocks import read_ahead
 from pipeline.config import FROBENIUS, KULLBACK_LEIBLER
-from pipeline.entries import Block, SparseBlock, Weigh, times_W
+from pipeline.entries import Block, Piece, Weigh, times_W
 from pipeline.kernels import Matrix, cold_start, gram, multiplied
 from pipeline.one_pass import accumulate
 from pipeline.panels import aligned, one_blas_thread, sweep
 from pipeline.penalties import NONE, Weights, by_column
+from pipeline.sparse_blocks import SparseBlock
 
 TERMS = {FROBENIUS: (entries.squared, entries.power), KULLBACK_LEIBLER: (entries.divergence, entries.entropy)}
 """Of the objective, and of what it is measured against."""
@@ -68,7 +69,8 @@ def improve(A: Block, W: Basis, H: Matrix | None, how: EntryVisit) -> Matrix:
     if how.fills:
         return _filled(A, W, H, updates, how)
     if H is None:
-        H = _level(A, W.W, how.scale) if isinstance(A, SparseBlock) else _least_squares(A, W, how.scale)
+        few = isinstance(A, SparseBlock) and not A.zeros
+        H = _level(A, W.W, how.scale) if few else _least_squares(A, W, how.scale)
     return _multiplied(A, W.W, H, updates, how)
 
 
@@ -147,6 +149,8 @@ def summed(A: Block, W: Matrix, H: Matrix, how: EntryVisit) -> EntrySums:
         if down:
             MHt[piece.rows] = piece.spread(down(piece.a, piece.x)) @ H.T
         told += [piece.total(term(piece.a, piece.x)) for term in TERMS[how.loss]]
+        if A.zeros:
+            told[0] += _unlisted(W, H, piece)
         held_out += piece.held_out()
         if not squares:
             row_sums[piece.rows, 0] = np.asarray(piece.spread(piece.a.copy()).sum(axis=1, dtype=np.float64)).ravel()
@@ -161,6 +165,11 @@ def summed(A: Block, W: Matrix, H: Matrix, how: EntryVisit) -> EntrySums:
         penalty_H=_penalty(H, A.column_counts, how),
         held_out=held_out,
     )
+
+
+def _unlisted(W: Matrix, H: Matrix, piece: Piece) -> float:
+    """Sum of W H where A is zero and not listed, which is what the divergence is there."""
+    return float(W.sum(axis=0, dtype=np.float64) @ H.sum(axis=1, dtype=np.float64)) - piece.total(piece.x)
 
 
 def _penalty(H: Matrix, of_columns: NDArray[np.float64], how: EntryVisit) -> float:

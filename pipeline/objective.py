@@ -45,13 +45,13 @@ def settled(config: NMFConfig, matrix: StoredMatrix) -> NMFConfig:
         raise Unsuitable(
             "the solver is 'hals', which minimises squares, but the loss is a divergence; take 'amu' or 'mu'"
         )
-    if solver == "hals" and is_sparse(matrix):
+    if solver == "hals" and few_present(matrix):
         raise Unsuitable(
             "the solver is 'hals', which fills in what is missing, but that is nearly all; take 'amu' or 'mu'"
         )
     if solver == "amu" and not is_entrywise(config, matrix):
         raise Unsuitable("the solver is 'amu', for entries one by one, but no entry is missing; leave --solver out")
-    few = is_sparse(matrix) and solver == "amu"
+    few = few_present(matrix) and solver == "amu"
     try:
         return replace(config, solver=solver, init=config.init or ("random" if few else DEFAULT_INIT[solver]))
     except ValueError as error:  # an option of the sketch, say
@@ -61,7 +61,7 @@ def settled(config: NMFConfig, matrix: StoredMatrix) -> NMFConfig:
 def _suitable(config: NMFConfig, matrix: StoredMatrix) -> str:
     if not is_entrywise(config, matrix):
         return "sketch"
-    return "hals" if config.loss == FROBENIUS and not is_sparse(matrix) else "amu"
+    return "hals" if config.loss == FROBENIUS and not few_present(matrix) else "amu"
 
 
 def is_masked(config: NMFConfig, matrix: StoredMatrix) -> bool:
@@ -74,9 +74,20 @@ def is_entrywise(config: NMFConfig, matrix: StoredMatrix) -> bool:
     return config.loss == KULLBACK_LEIBLER or is_masked(config, matrix)
 
 
-def is_sparse(matrix: StoredMatrix) -> bool:
-    """Whether so few entries are present that blocks of them are sparse."""
+def few_present(matrix: StoredMatrix) -> bool:
+    """Whether nearly all entries are missing."""
     return matrix.n_present is not None and matrix.n_present < SPARSE * matrix.shape[0] * matrix.shape[1]
+
+
+def few_nonzero(config: NMFConfig, matrix: StoredMatrix) -> bool:
+    """Whether all entries are present, and nearly all are zero."""
+    m, n = matrix.shape
+    return not is_masked(config, matrix) and matrix.n_nonzero is not None and matrix.n_nonzero < SPARSE * m * n
+
+
+def is_sparse(config: NMFConfig, matrix: StoredMatrix) -> bool:
+    """Whether blocks list few entries: those that are present, or, where all are, those that are not zero."""
+    return few_present(matrix) or few_nonzero(config, matrix)
 
 
 def solver_of(config: NMFConfig, matrix: StoredMatrix) -> Solver[BlockMatrix]:
@@ -102,4 +113,4 @@ def solver_of(config: NMFConfig, matrix: StoredMatrix) -> Solver[BlockMatrix]:
 def which(config: NMFConfig, matrix: StoredMatrix) -> Which:
     """Say which entries count."""
     stored = matrix.n_present is not None
-    return Which(stored, config.mask == "alpha", config.holdout, config.seed, is_sparse(matrix))
+    return Which(stored, config.mask == "alpha", config.holdout, config.seed, is_sparse(config, matrix))

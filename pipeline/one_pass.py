@@ -17,7 +17,7 @@ from pipeline import engine
 from pipeline.basis import Added, Basis, Sums, squares
 from pipeline.blocks import read_ahead
 from pipeline.kernels import Matrix, gram
-from pipeline.panels import aligned, back_project, one_blas_thread, project, residuals, squared_residual
+from pipeline.panels import Columns, aligned, back_project, one_blas_thread, project, residuals, squared_residual
 from pipeline.penalties import NONE, Weights, penalised
 
 S = TypeVar("S", bound=Added)
@@ -25,7 +25,7 @@ S = TypeVar("S", bound=Added)
 Improve = Callable[[Matrix, Matrix, Matrix | None], Matrix]
 """(WᵀW, WᵀA_j, H_j or None at a cold start) → a better H_j."""
 
-Blocks = Iterable[NDArray[Any]]
+Blocks = Iterable[Columns]
 """Blocks of consecutive columns: a list in memory, or something that reads them when iterated."""
 
 

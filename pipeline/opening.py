@@ -6,14 +6,17 @@ import numpy as np
 
 from data_prep import store
 from data_prep.folders import Folder
+from data_prep.sample import read_sample, read_sample_as
 from data_prep.store import StoredMatrix
 from pipeline import engine
-from pipeline.blocks import Scratch, StoredBlocks
+from pipeline.blocks import Scratch, StoredBlocks, WithoutZeros
 from pipeline.config import NMFConfig
-from pipeline.objective import is_entrywise, which
+from pipeline.objective import few_nonzero, is_entrywise, which
 from pipeline.one_pass import BlockMatrix
+from pipeline.panels import Columns
 from pipeline.plan import Plan
 from pipeline.publishing import create_wide
+from pipeline.sparse import joined, without_zeros
 from pipeline.which import EntryBlocks
 
 SPILL_EVERY = 8
@@ -40,10 +43,10 @@ def open_blocks(
 
 def as_objective_needs(
     of_A: Sequence[StoredBlocks], config: NMFConfig, matrix: StoredMatrix
-) -> Sequence[StoredBlocks | EntryBlocks]:
-    """Blocks of A as they are, or with what each entry is."""
+) -> Sequence[StoredBlocks | WithoutZeros | EntryBlocks]:
+    """Blocks of A as they are, without zeros where these are nearly all, or with what each entry is."""
     if not is_entrywise(config, matrix):
-        return of_A
+        return [WithoutZeros(blocks) for blocks in of_A] if few_nonzero(config, matrix) else of_A
     idle = matrix.shape[1] != matrix.n_ok
     ok = store.read_array(matrix.path, "ok", matrix.shape[1]) if idle else np.ones(0, np.bool_)
     unreadable, c = np.flatnonzero(~ok), matrix.chunk_images
@@ -53,6 +56,13 @@ def as_objective_needs(
         return EntryBlocks(blocks, which(config, matrix), unreadable[first:last])
 
     return [of(blocks) for blocks in of_A]
+
+
+def sampled(matrix: StoredMatrix, config: NMFConfig, k: int) -> Columns:
+    """First columns of the stored sample, (m, ≤ k), without zeros where these are nearly all."""
+    if few_nonzero(config, matrix):
+        return joined(read_sample_as(matrix, k, without_zeros))
+    return read_sample(matrix, k)
 
 
 class Spills:

@@ -1,4 +1,8 @@
-"""The products of one block, some of its rows at a time: what became float32 stays in the processor's cache."""
+"""The products of one block, some of its rows at a time: what became float32 stays in the processor's cache.
+
+A block that lists what is not zero is multiplied by SciPy as it is. Only its residual, which is wanted where a fit is
+all but exact, is made by rows.
+"""
 
 import functools
 import threading
@@ -10,6 +14,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from pipeline.kernels import Matrix, hals
+from pipeline.sparse import Sparse, lists_entries
 
 PANEL_ROWS, PANEL_VALUES = 512, 2**20
 
@@ -18,19 +23,27 @@ PANEL_ROWS, PANEL_VALUES = 512, 2**20
 # of 1,024 images). Products of other threads run meanwhile.
 _sweeping = threading.Lock()
 
+Columns = NDArray[Any] | Sparse
+"""A block of A (m, c), as stored."""
 
-def project(A_j: NDArray[Any], W: Matrix, scale: float) -> Matrix:
+
+def project(A_j: Columns, W: Matrix, scale: float) -> Matrix:
     """WᵀA_j (d, c): A_j becomes float32 some rows at a time, which stay in the processor's cache meanwhile."""
-    AtW = np.zeros((A_j.shape[1], W.shape[1]), np.float32)
-    for rows in panels(A_j):
-        AtW += panel(A_j, rows).T @ W[rows]  # this way round BLAS is a tenth faster than WᵀA
+    if lists_entries(A_j):
+        AtW = A_j.T @ W
+    else:
+        AtW = np.zeros((A_j.shape[1], W.shape[1]), np.float32)
+        for rows in panels(A_j):
+            AtW += panel(A_j, rows).T @ W[rows]  # this way round BLAS is a tenth faster than WᵀA
     return np.ascontiguousarray(AtW.T) * np.float32(scale)
 
 
-def back_project(A_j: NDArray[Any], H_j: Matrix, scale: float) -> Matrix:
+def back_project(A_j: Columns, H_j: Matrix, scale: float) -> Matrix:
     """A_j H_jᵀ (m, d), by rows of A_j likewise."""
-    AHt = np.empty((len(A_j), len(H_j)), np.float32)
     scaled = H_j * np.float32(scale)
+    if lists_entries(A_j):
+        return A_j @ np.ascontiguousarray(scaled.T)
+    AHt = np.empty((len(A_j), len(H_j)), np.float32)
     for rows in panels(A_j):
         np.matmul(panel(A_j, rows), scaled.T, out=AHt[rows])
     return AHt
@@ -42,21 +55,30 @@ def sweep(G: Matrix, C: Matrix, X: Matrix, sweeps: int) -> Matrix:
         return hals(G, C, X, sweeps)
 
 
-def squared_residual(A_j: NDArray[Any], W: Matrix, H_j: Matrix, scale: float) -> float:
+def squared_residual(A_j: Columns, W: Matrix, H_j: Matrix, scale: float) -> float:
     """‖A_j − W H_j‖²: differences in float32, their squares summed in float64."""
     return sum(float(np.square(missed, dtype=np.float64).sum()) for missed in residuals(A_j, W, H_j, scale))
 
 
-def residuals(A_j: NDArray[Any], W: Matrix, H_j: Matrix, scale: float) -> Iterator[Matrix]:
+def residuals(A_j: Columns, W: Matrix, H_j: Matrix, scale: float) -> Iterator[Matrix]:
     """A_j − W H_j, by rows of A_j likewise."""
+    by_rows = A_j.tocsr() if lists_entries(A_j) else None
     for rows in panels(A_j):
-        yield panel(A_j, rows) * np.float32(scale) - W[rows] @ H_j
+        A_rows = panel(A_j, rows) if by_rows is None else by_rows[rows].toarray()
+        yield A_rows * np.float32(scale) - W[rows] @ H_j
 
 
-def panels(A_j: NDArray[Any]) -> list[slice]:
+def squared_norm(A_j: Columns, scale: float) -> float:
+    """‖A_j‖², in float64."""
+    values = A_j.data if lists_entries(A_j) else A_j
+    rows = (row.astype(np.float64) for row in np.atleast_2d(values))
+    return scale**2 * sum(float(np.vdot(row, row)) for row in rows)
+
+
+def panels(A_j: Columns) -> list[slice]:
     """Rows of a block that become float32 together: a function of its shape alone."""
     height = max(PANEL_ROWS, PANEL_VALUES // A_j.shape[1])
-    return [slice(first, first + height) for first in range(0, len(A_j), height)]
+    return [slice(first, first + height) for first in range(0, A_j.shape[0], height)]
 
 
 def panel(A_j: NDArray[Any], rows: slice) -> Matrix:

@@ -11,10 +11,10 @@ from data_prep.store import StoredMatrix
 from pipeline import engine
 from pipeline.config import NMFConfig
 from pipeline.engine import Place
-from pipeline.entries import ENTRIES_TOGETHER
-from pipeline.objective import is_entrywise, is_masked, is_sparse
+from pipeline.objective import few_present, is_entrywise, is_masked
 from pipeline.panels import PANEL_ROWS, PANEL_VALUES
 from pipeline.sketching import Choice
+from pipeline.sparse import ENTRIES_TOGETHER
 
 PARTITION_NBYTES = 128_000_000
 MIN_PARTITIONS = 16
@@ -152,7 +152,7 @@ def _entries(matrix: StoredMatrix, config: NMFConfig) -> _Entries:
     c, masked, panel = values // m, is_masked(config, matrix), min(values, max(PANEL_ROWS * values // m, PANEL_VALUES))
     driver = (8 + 8 + 4) * m * d
     work = 3 * 4 * panel + 4 * 4 * c * d + (4 + 8 + 8) * m * d + (2 * values + 3 * 8 * panel if masked else 0)
-    if not is_sparse(matrix):
+    if not few_present(matrix):
         return _Entries(work, driver, _chunk_nbytes(matrix) + (values if masked else 0))
     most = matrix.most_present or 0
     return _Entries(work + 64 * most + 8 * ENTRIES_TOGETHER * d, driver, 8 * most + 8 * c)

@@ -16,7 +16,7 @@ from pipeline.basis import Basis, Sums, by_pixels
 from pipeline.blocks import side_by_side
 from pipeline.kernels import Matrix
 from pipeline.one_pass import Also, BlockMatrix, Improve
-from pipeline.panels import aligned, back_project, one_blas_thread, project
+from pipeline.panels import Columns, aligned, back_project, one_blas_thread, project
 
 ROUNDING = 1e-10
 """Share of the largest eigenvalue of C Cᵀ, of float32 products, below which one is rounding."""
@@ -73,7 +73,7 @@ class Compressed:
         return [self.Q @ missed for missed in self.B.worst_fitted(inside, H, count)]
 
 
-def find_range(sample: NDArray[Any], rank: int, seed: int, scale: float) -> Range:
+def find_range(sample: Columns, rank: int, seed: int, scale: float) -> Range:
     """Range finder on a sample of columns, with one power iteration.
 
     Parameters

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from data_prep.sample import read_sample
 from data_prep.store import StoredMatrix
 from pipeline import engine
 from pipeline.blocks import StoredBlocks, side_by_side
@@ -19,6 +18,8 @@ from pipeline.config import NMFConfig
 from pipeline.factors import Factors
 from pipeline.kernels import Matrix, gram
 from pipeline.one_pass import BlockMatrix
+from pipeline.opening import sampled
+from pipeline.panels import Columns, squared_norm
 from pipeline.plan import Plan
 from pipeline.range_finder import Compressed, find_range, sketch
 from pipeline.record import Recorder
@@ -60,7 +61,7 @@ def make(
     recorder
         Is told what was visited.
     """
-    sample = read_sample(matrix, choice.n_read)
+    sample = sampled(matrix, config, choice.n_read)
     first = sample[:, : choice.n_range]
     found = find_range(first, min(choice.range_rank, *first.shape), config.seed, matrix.scale)
     recorder.visited_sample(sample.shape[1], visits=0, read=True)
@@ -126,16 +127,15 @@ def _brought(A: BlockMatrix) -> BlockMatrix:
     return replace(A, partitions=engine.call_each(list, [(part,) for part in A.partitions]))
 
 
-def _of_sample(sample: Any, scale: float, recorder: Recorder) -> BlockMatrix:
+def _of_sample(sample: Columns, scale: float, recorder: Recorder) -> BlockMatrix:
     """Sampled columns as a matrix of their own, in this process."""
     k = sample.shape[1]
     blocks = [sample[:, j : j + SAMPLE_BLOCK] for j in range(0, k, SAMPLE_BLOCK)]
-    squares = sum(float(np.vdot(row, row)) for block in blocks for row in (r.astype(np.float64) for r in block))
     return BlockMatrix(
         partitions=[[block] for block in blocks],
         shape=sample.shape,
         scale=scale,
-        norm_squared=squares * scale**2,
+        norm_squared=sum(squared_norm(block, scale) for block in blocks),
         on_visit=lambda: recorder.visited_sample(k),
     )
 

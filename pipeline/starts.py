@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_prep import store
-from data_prep.sample import read_sample, read_sample_mask, sample_columns, sample_size
+from data_prep.sample import read_sample_mask, sample_columns, sample_size
 from data_prep.store import StoredMatrix
 from pipeline.basis import basis_of
 from pipeline.blocks import StoredBlocks
@@ -19,6 +19,7 @@ from pipeline.factors import Factors
 from pipeline.kept_sums import read_sums
 from pipeline.kernels import Matrix, cold_start, hals
 from pipeline.objective import is_entrywise, is_masked, which
+from pipeline.opening import sampled
 from pipeline.plan import RefusedPlan
 from pipeline.range_finder import Range, find_range
 from pipeline.solvers.state import Momentum, State
@@ -105,7 +106,7 @@ def range_of_sample(matrix: StoredMatrix, config: NMFConfig, visited: Callable[[
     k = columns_of_sample(matrix, config)
     if k == 0:
         return None
-    sample, scale = read_sample(matrix, k), matrix.scale
+    sample, scale = sampled(matrix, config, k), matrix.scale
     visited(sample.shape[1])
     if is_masked(config, matrix):
         sample, scale = _filled(sample, matrix, config), 1.0

@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 from data_prep import store
 from data_prep.sample import column_hash
 from pipeline.blocks import StoredBlocks
-from pipeline.entries import HELD_OUT, MISSING, PRESENT, DenseBlock, SparseBlock, sparse_block
+from pipeline.entries import HELD_OUT, MISSING, PRESENT, DenseBlock
 from pipeline.panels import panels
+from pipeline.sparse import without_zeros
+from pipeline.sparse_blocks import SparseBlock, present_entries
 
 
 @dataclass(frozen=True)
@@ -25,15 +27,16 @@ class Which:
     holdout: float
     seed: int
     sparse: bool
+    """Whether blocks list the entries that are present, or where all are, those that are not zero."""
 
     def block(
         self, A: NDArray[Any], present: NDArray[np.bool_] | None, columns: NDArray[np.int64]
     ) -> DenseBlock | SparseBlock:
         """Return columns of A with what each entry is; see `what`."""
         if not (self.stored or self.alpha or self.holdout):
-            return DenseBlock(A)
+            return SparseBlock(without_zeros(A), zeros=True) if self.sparse else DenseBlock(A)
         what = self.what(A, present, columns)
-        return sparse_block(A, what) if self.sparse else DenseBlock(A, what)
+        return present_entries(A, what) if self.sparse else DenseBlock(A, what)
 
     def what(self, A: NDArray[Any], present: NDArray[np.bool_] | None, columns: NDArray[np.int64]) -> NDArray[np.uint8]:
         """What each entry is, (m, c).

@@ -1,0 +1,77 @@
+"""Columns of which few entries are listed: those that are not zero, or those that are present. SciPy is here alone."""
+
+import itertools
+from collections.abc import Sequence
+from typing import Any, TypeAlias, TypeGuard
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csc_array, csr_array, hstack
+
+Sparse: TypeAlias = csc_array
+"""(m, c), by columns; its values are as stored."""
+Shape = tuple[int, int]
+WORD = np.dtype(np.uint64)
+ENTRIES_TOGETHER = 2**12
+MANY = 16
+"""Entries of a column, on average, from which on a product for each column costs less than one for each entry."""
+
+
+def listed(values: NDArray[Any], rows: NDArray[np.integer], starts: NDArray[np.integer], shape: Shape) -> Sparse:
+    """Make columns of which each begins at its start in values and rows; starts is (c + 1,)."""
+    return csc_array((values, rows.astype(np.int32, copy=False), starts.astype(np.int32, copy=False)), shape=shape)
+
+
+def lists_entries(A_j: Any) -> TypeGuard[Sparse]:
+    """Whether a block is one of these."""
+    return isinstance(A_j, csc_array)
+
+
+def without_zeros(A_j: NDArray[Any]) -> Sparse:
+    """Entries of a block (m, c) that are not zero."""
+    m, c = A_j.shape
+    flat = np.ascontiguousarray(A_j).ravel()
+    places = _nonzero(flat)
+    starts = np.searchsorted(places, np.arange(m + 1) * c).astype(np.int32)
+    return csr_array((flat[places], (places % c).astype(np.int32), starts), shape=(m, c)).tocsc()
+
+
+def _nonzero(flat: NDArray[Any]) -> NDArray[np.int64]:
+    """Places of what is not zero: most are told eight bytes at a time, which takes a tenth of the time."""
+    if flat.nbytes % WORD.itemsize:
+        return np.flatnonzero(flat)
+    each = WORD.itemsize // flat.itemsize
+    words = np.flatnonzero(flat.view(WORD))
+    among = np.flatnonzero(flat.reshape(-1, each)[words])
+    return words[among // each] * each + among % each
+
+
+def joined(parts: Sequence[Sparse]) -> Sparse:
+    """Blocks beside each other."""
+    return hstack(parts, format="csc") if len(parts) > 1 else parts[0]
+
+
+def product_at(A_j: Sparse, W: NDArray[np.float32], H: NDArray[np.float32]) -> NDArray[np.float32]:
+    """W H at the listed entries, in their order; some at a time, so that rows of the factors stay in the cache."""
+    Ht, x = np.ascontiguousarray(H.T), np.empty(A_j.nnz, np.float32)
+    (_by_columns if A_j.nnz >= MANY * len(Ht) else _by_entries)(A_j, W, Ht, x)
+    return x
+
+
+def _by_columns(A_j: Sparse, W: NDArray[np.float32], Ht: NDArray[np.float32], x: NDArray[np.float32]) -> None:
+    starts = A_j.indptr.tolist()
+    of_W = np.empty((int(np.diff(A_j.indptr).max()), W.shape[1]), np.float32)
+    for j, (first, last) in enumerate(itertools.pairwise(starts)):
+        np.take(W, A_j.indices[first:last], axis=0, out=of_W[: last - first], mode="clip")  # others copy once more
+        np.dot(of_W[: last - first], Ht[j], out=x[first:last])
+
+
+def _by_entries(A_j: Sparse, W: NDArray[np.float32], Ht: NDArray[np.float32], x: NDArray[np.float32]) -> None:
+    columns = np.repeat(np.arange(A_j.shape[1]), np.diff(A_j.indptr))
+    of_W, of_H = (np.empty((min(ENTRIES_TOGETHER, len(x)), W.shape[1]), np.float32) for _ in range(2))
+    for first in range(0, len(x), ENTRIES_TOGETHER):
+        some = slice(first, first + ENTRIES_TOGETHER)
+        k = len(x[some])
+        np.take(W, A_j.indices[some], axis=0, out=of_W[:k], mode="clip")
+        np.take(Ht, columns[some], axis=0, out=of_H[:k], mode="clip")
+        np.einsum("kd,kd->k", of_W[:k], of_H[:k], out=x[some])
