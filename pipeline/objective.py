@@ -79,10 +79,14 @@ def few_present(matrix: StoredMatrix) -> bool:
     return matrix.n_present is not None and matrix.n_present < SPARSE * matrix.shape[0] * matrix.shape[1]
 
 
+def nearly_all_zero(matrix: StoredMatrix) -> bool:
+    """Whether so few entries are known and not zero that a list of them costs less than all."""
+    return matrix.n_nonzero is not None and matrix.n_nonzero < SPARSE * matrix.shape[0] * matrix.shape[1]
+
+
 def few_nonzero(config: NMFConfig, matrix: StoredMatrix) -> bool:
     """Whether all entries are present, and nearly all are zero."""
-    m, n = matrix.shape
-    return not is_masked(config, matrix) and matrix.n_nonzero is not None and matrix.n_nonzero < SPARSE * m * n
+    return not is_masked(config, matrix) and nearly_all_zero(matrix)
 
 
 def is_sparse(config: NMFConfig, matrix: StoredMatrix) -> bool:

@@ -11,7 +11,7 @@ from data_prep.store import StoredMatrix
 from pipeline import engine
 from pipeline.config import NMFConfig
 from pipeline.engine import Place
-from pipeline.objective import few_present, is_entrywise, is_masked
+from pipeline.objective import few_nonzero, is_entrywise, is_masked, is_sparse, nearly_all_zero
 from pipeline.panels import PANEL_ROWS, PANEL_VALUES
 from pipeline.sketching import Choice
 from pipeline.sparse import ENTRIES_TOGETHER
@@ -23,6 +23,10 @@ PROCESS_NBYTES = 128 * 2**20
 MEMBER_NBYTES = 160 * 2**20
 """One that is a member of a cluster, as worker or as driver: measured 105 to 150 MiB."""
 
+ROW_NBYTES = 4
+"""Of the number of a row, or of where a column begins."""
+ZEROS_TOGETHER = 64
+"""How many times the bytes of another partition one that is nearly all zero may have: they are decoded at each read."""
 H_SHARE = 0.25
 """Of the memory of a worker: H is kept there up to that."""
 
@@ -148,19 +152,31 @@ class _Entries(NamedTuple):
 def _entries(matrix: StoredMatrix, config: NMFConfig) -> _Entries:
     (m, _), d, values = matrix.shape, config.n_components, _chunk_nbytes(matrix) // matrix.dtype.itemsize
     if not is_entrywise(config, matrix):
-        return _Entries(chunk=_chunk_nbytes(matrix))
+        return _Entries(chunk=_listed_chunk(matrix) if few_nonzero(config, matrix) else _chunk_nbytes(matrix))
     c, masked, panel = values // m, is_masked(config, matrix), min(values, max(PANEL_ROWS * values // m, PANEL_VALUES))
     driver = (8 + 8 + 4) * m * d
     work = 3 * 4 * panel + 4 * 4 * c * d + (4 + 8 + 8) * m * d + (2 * values + 3 * 8 * panel if masked else 0)
-    if not few_present(matrix):
+    if not is_sparse(config, matrix):
         return _Entries(work, driver, _chunk_nbytes(matrix) + (values if masked else 0))
-    most = matrix.most_present or 0
-    return _Entries(work + 64 * most + 8 * ENTRIES_TOGETHER * d, driver, 8 * most + 8 * c)
+    most = max(matrix.most_present or 0, matrix.most_nonzero or 0)
+    return _Entries(work + 64 * most + 8 * ENTRIES_TOGETHER * d, driver, _listed_chunk(matrix))
+
+
+def _listed_chunk(matrix: StoredMatrix) -> int:
+    """Bytes of a chunk of which the entries that are present, or not zero, are listed: value and row of each."""
+    most = max(matrix.most_present or 0, matrix.most_nonzero or 0)
+    return (matrix.dtype.itemsize + ROW_NBYTES) * most + ROW_NBYTES * matrix.chunk_images
+
+
+def _listed_nbytes(matrix: StoredMatrix) -> int:
+    """Bytes of the whole matrix with what is not zero listed."""
+    return (matrix.dtype.itemsize + ROW_NBYTES) * (matrix.n_nonzero or 0) + ROW_NBYTES * matrix.shape[1]
 
 
 def _needs(matrix: StoredMatrix, d: int, place: Place, budget: int, choice: Choice | None) -> _Needs:
     (m, n), parts = matrix.shape, partitions(matrix)
-    sketch = 0 if choice is None else choice.nbytes(m, d, matrix.dtype.itemsize)
+    column_nbytes = _listed_nbytes(matrix) / n if nearly_all_zero(matrix) else m * matrix.dtype.itemsize
+    sketch = 0 if choice is None else choice.nbytes(m, d, column_nbytes)
     of_sample = choice is not None and not choice.whole
     here = place.in_process or of_sample or sketch <= H_SHARE * budget
     driver = _driver_nbytes(matrix, d) + (sketch if here and not of_sample else 0)
@@ -211,10 +227,13 @@ def check_rank(matrix: StoredMatrix, d: int) -> None:
 def partitions(matrix: StoredMatrix) -> list[range]:
     """Runs of consecutive chunks, a task each: a function of the store alone, so that results are too.
 
-    There are min(chunks, max(16, bytes / 128 MB)) of them, as even as whole chunks allow.
+    There are min(chunks, max(16, bytes / 128 MB)) of them, as even as whole chunks allow. Where nearly all is zero, the
+    bytes are those of what is not.
     """
-    chunks = matrix.n_chunks
-    count = min(chunks, max(MIN_PARTITIONS, -(-matrix.nbytes // PARTITION_NBYTES)))
+    chunks, nbytes = matrix.n_chunks, matrix.nbytes
+    if nearly_all_zero(matrix):
+        nbytes = max(_listed_nbytes(matrix), nbytes // ZEROS_TOGETHER)
+    count = min(chunks, max(MIN_PARTITIONS, -(-nbytes // PARTITION_NBYTES)))
     bounds = [k * chunks // count for k in range(count + 1)]
     return [range(first, last) for first, last in itertools.pairwise(bounds)]
 

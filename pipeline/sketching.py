@@ -4,11 +4,12 @@ Neither clocks nor memory have a say, so that the same request is the same compu
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from data_prep.sample import sample_size
 from data_prep.store import StoredMatrix
 from pipeline.config import NMFConfig
+from pipeline.objective import nearly_all_zero
 
 OVERSAMPLING = 10
 ENOUGH, FEW = 200, 100
@@ -36,13 +37,10 @@ class Choice:
     """Of the columns of A."""
     n_range: int
     """Columns of the sample that the range finder begins with."""
+    range_rank: int
+    """Singular vectors that the range finder finds of them."""
     passes: float
     """Visits of A before the first iteration."""
-
-    @property
-    def range_rank(self) -> int:
-        """Singular vectors that the range finder finds of the sample."""
-        return self.rank or self.n_range
 
     @property
     def kind(self) -> str:
@@ -59,11 +57,11 @@ class Choice:
         """Columns of the sample that are read."""
         return self.n_range if self.whole else self.n_columns
 
-    def nbytes(self, m: int, d: int, itemsize: int) -> int:
+    def nbytes(self, m: int, d: int, column_nbytes: float) -> int:
         """Bytes of the sample, of B, of three versions of H, and of what has a row a pixel, all in one process."""
         wide, tall = (self.rank or 0) + 3 * d, 8 * self.range_rank + 5 * d  # the sums of its pass are in float64
         columns = self.n_columns if self.kind == "all" else self.n_read
-        return itemsize * m * columns + 4 * (wide * self.n_columns + tall * m)
+        return round(column_nbytes * columns) + 4 * (wide * self.n_columns + tall * m)
 
 
 def choose(matrix: StoredMatrix, config: NMFConfig) -> Choice | None:
@@ -73,17 +71,28 @@ def choose(matrix: StoredMatrix, config: NMFConfig) -> Choice | None:
     if config.solver != "sketch" or n_sampled == 0 or matrix.norm_squared == 0:
         return None
     rank = config.sketch_rank or 2 * d + OVERSAMPLING
-    worthwhile = m >= SHALLOW * rank and n >= 2 * rank and n_sampled >= rank
+    listed = nearly_all_zero(matrix)
+    cheap = listed and config.sketch_rank is None  # a visit of A costs less than one of the sketch would
+    worthwhile = not cheap and m >= SHALLOW * rank and n >= 2 * rank and n_sampled >= rank
     few = n_sampled < min(n, FEW * d) and worthwhile and 4 * rank * n <= B_NBYTES
     whole = n <= ENOUGH * d or few
     n_range = min(n_sampled, max(rank, min(RANGE * d, n // 4)))
     before, budget = 2 * n_range / n, config.max_passes or (MAX_PASSES if worthwhile else math.inf)
     if whole and before + 2 <= budget:
         passes = before + 1 if worthwhile else before
-        return Choice(
-            rank=rank if worthwhile else None, whole=True, n_columns=n, share=1.0, n_range=n_range, passes=passes
+        chosen: Choice | None = Choice(
+            rank=rank if worthwhile else None,
+            whole=True,
+            n_columns=n,
+            share=1.0,
+            n_range=n_range,
+            range_rank=rank if worthwhile else n_range,
+            passes=passes,
         )
-    return _of_a_sample(n, min(n_sampled, ENOUGH * d), rank if worthwhile else None, d, budget)
+    else:
+        chosen = _of_a_sample(n, min(n_sampled, ENOUGH * d), rank if worthwhile else None, d, budget)
+    # of dense columns as they are, a full range costs little beside them
+    return replace(chosen, range_rank=min(chosen.range_rank, rank)) if chosen is not None and listed else chosen
 
 
 def _of_a_sample(n: int, n_sampled: int, rank: int | None, d: int, budget: float) -> Choice | None:
@@ -94,4 +103,12 @@ def _of_a_sample(n: int, n_sampled: int, rank: int | None, d: int, budget: float
     rank = rank if rank is not None and k >= 2 * rank else None
     n_range = min(k, max(rank or 0, RANGE * d))
     passes = (2 * n_range + (k if rank else 0)) / n
-    return Choice(rank=rank, whole=False, n_columns=k, share=k / n, n_range=n_range, passes=passes)
+    return Choice(
+        rank=rank,
+        whole=False,
+        n_columns=k,
+        share=k / n,
+        n_range=n_range,
+        range_rank=rank or n_range,
+        passes=passes,
+    )

@@ -59,7 +59,7 @@ def how_good(about: Mapping[str, Any]) -> list[str]:
     if held_out is not None:
         share = about["parameters"]["holdout"]
         said.append(f"root mean squared error {held_out:.4f} on the {share:.3g} of the entries that is held out")
-    if bound is not None:
+    if bound is not None and bound <= about["relative_error"]:  # of what is not like its sketch, that tells too much
         said.append(f"no rank-{d} factorization with any signs goes below about {bound:.3f}")
     if gradient is not None:
         said.append(f"projected gradient {gradient:.1e} of that at zero")
