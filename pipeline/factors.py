@@ -5,7 +5,7 @@ attribute `current` names the newest that is complete, `resume` a checkpoint tha
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from data_prep import store
 from data_prep.folders import Folder, Where, folder
+from pipeline.blocks import StoredBlocks, read_ahead
 from pipeline.record import Iteration
 
 if TYPE_CHECKING:
@@ -55,6 +56,13 @@ class Factors:
     def read(self, name: str) -> NDArray[np.float32]:
         """Read an array (rows, columns) of the revision into memory."""
         return np.ascontiguousarray(_lazy(self.path, name).compute(scheduler="synchronous"))
+
+    def chunks_of_H(self) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+        """Columns of each chunk of H, and the chunk (d, c): one after the other, read one ahead."""
+        n, c = self.attributes["shape"][1], store.open_array(self.path, "H").chunks[1]
+        chunks = range(-(-n // c))
+        for k, H in zip(chunks, read_ahead(StoredBlocks(self.path, "H", chunks)), strict=True):
+            yield slice(k * c, k * c + H.shape[1]), H
 
     def read_exact(self, name: str) -> NDArray[np.float64]:
         """Read an array of the revision whose terms nearly cancel, or are counts, and are in float64."""

@@ -4,15 +4,12 @@ A component's weight counts as much as what it puts into an image: rows of H are
 so it does not matter how W and H share their scale. Then the cosine.
 """
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from data_prep import store
-from data_prep.store import StoredMatrix
-from pipeline.blocks import StoredBlocks, read_ahead
 from pipeline.factors import Factors
 from pipeline.kernels import Matrix
 
@@ -38,11 +35,10 @@ def matches(factors: Factors, queries: Matrix, k: int) -> Matches:
     k
         How many.
     """
-    matrix, n = _matrix(factors), factors.attributes["shape"][1]
-    lengths = component_norms(factors)
-    wanted, ok = _unit(queries, lengths).T, store.read_array(matrix.path, "ok", n)
+    lengths, n = component_norms(factors), factors.attributes["shape"][1]
+    wanted, ok = _unit(queries, lengths).T, store.read_array(factors.path.parent.parent.parent, "ok", n)
     best = Matches(np.zeros((queries.shape[1], 0), np.int64), np.zeros((queries.shape[1], 0), np.float32))
-    for span, H in _chunks(factors, matrix, n):
+    for span, H in factors.chunks_of_H():
         scores = np.where(ok[span], wanted @ _unit(H, lengths), -np.inf).astype(np.float32)
         columns = np.broadcast_to(np.arange(span.start, span.stop), scores.shape)
         best = _best(np.hstack([best.columns, columns]), np.hstack([best.scores, scores]), k)
@@ -51,26 +47,14 @@ def matches(factors: Factors, queries: Matrix, k: int) -> Matches:
 
 def dominant(factors: Factors) -> NDArray[np.int64]:
     """Component that puts most into each stored image, (n,); −1 where none does."""
-    matrix, n = _matrix(factors), factors.attributes["shape"][1]
     lengths = component_norms(factors)
-    found = [np.where(H.any(axis=0), (H * lengths).argmax(axis=0), -1) for _, H in _chunks(factors, matrix, n)]
+    found = [np.where(H.any(axis=0), (H * lengths).argmax(axis=0), -1) for _, H in factors.chunks_of_H()]
     return np.concatenate(found).astype(np.int64)
 
 
 def component_norms(factors: Factors) -> NDArray[np.float32]:
     """Norms of W's columns, (d, 1)."""
     return np.linalg.norm(factors.read("W"), axis=0)[:, np.newaxis].astype(np.float32)
-
-
-def _matrix(factors: Factors) -> StoredMatrix:
-    return store.open_matrix(factors.path.parent.parent.parent)
-
-
-def _chunks(factors: Factors, matrix: StoredMatrix, n: int) -> Iterator[tuple[slice, Matrix]]:
-    c = matrix.chunk_images
-    chunks = range(-(-n // c))
-    for k, H in zip(chunks, read_ahead(StoredBlocks(factors.path, "H", chunks)), strict=True):
-        yield slice(k * c, k * c + H.shape[1]), H
 
 
 def _unit(H: Matrix, lengths: NDArray[np.float32]) -> Matrix:
