@@ -60,7 +60,7 @@ class EntryVisit:
             improved.append(H_new)
         if total is None:
             raise ValueError("a partition has no blocks")
-        return improved, total
+        return improved, total.kept()
 
 
 def improve(A: Block, W: Basis, H: Matrix | None, how: EntryVisit) -> Matrix:

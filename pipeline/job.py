@@ -133,6 +133,7 @@ def _factorize(matrix: StoredMatrix, name: str, config: NMFConfig, ways: Ways) -
     previous, reason = standing.previous, standing.reason
     if previous is not None and previous.complete and reason is not None:
         return Result(previous, reason, 0)
+    engine.give_back_large_arrays()
     remove_scratch(matrix.path / "nmf" / name)
     check_reachable(matrix)
     choice = small_problem(matrix, config, previous) if ways.start is None else None
@@ -227,12 +228,17 @@ class _Run:
 
     def solve(self) -> tuple[State, Stop]:
         """Iterate until there is a reason to stop, on the small problem first where there is one."""
-        state = self.begin() if self.choice is None else self.solve_small(self.choice)
 
         def should_stop(iterations: Sequence[Iteration]) -> Stop | None:
             return stop_reason(iterations, self.config)
 
-        return solve(self.A, solver_of(self.config, self.matrix), state, should_stop, self.on_state)
+        return solve(  # the state is nobody else's, so that its W is gone once there is another
+            state=self.begin() if self.choice is None else self.solve_small(self.choice),
+            A=self.A,
+            solver=solver_of(self.config, self.matrix),
+            should_stop=should_stop,
+            on_iteration=self.on_state,
+        )
 
     def solve_small(self, choice: Choice) -> State:
         """Find W on the small problem; H is solved for when W meets A."""

@@ -19,8 +19,11 @@ from pipeline.blocks import read_ahead
 from pipeline.kernels import Matrix, gram
 from pipeline.panels import Columns, aligned, back_project, one_blas_thread, project, residuals, squared_residual
 from pipeline.penalties import NONE, Weights, penalised
+from pipeline.sparse import Sparse, joined, lists_entries
 
 S = TypeVar("S", bound=Added)
+
+NOT_YET = np.zeros(0)
 
 Improve = Callable[[Matrix, Matrix, Matrix | None], Matrix]
 """(WᵀW, WᵀA_j, H_j or None at a cold start) → a better H_j."""
@@ -186,12 +189,16 @@ class Visit:
 def visit_partition(
     A: Blocks, H: Blocks | None, W: Basis, improve: Improve, how: Arithmetic
 ) -> tuple[list[Matrix], Sums]:
-    """Visit the blocks of a partition in order; sums over several blocks are in float64."""
+    """Visit the blocks of a partition in order; sums over several blocks are in float64, but A Hᵀ goes out in float32.
+
+    Of blocks that list what is not zero, it is one product: what they are of A is much less than A Hᵀ of each would be.
+    """
     one_blas_thread()
     W_aligned, WtW = aligned(W.W), W.WtW.astype(np.float32)
     lengths = np.sqrt(W.WtW.diagonal())[:, None]
     per_length = np.divide(1, lengths, out=np.zeros_like(lengths), where=lengths > 0)
     improved: list[Matrix] = []
+    lists: list[Sparse] = []
     total: Sums | None = None
     for A_j, H_j in zip(read_ahead(A), itertools.repeat(None) if H is None else H, strict=H is not None):
         WtA = project(A_j, W_aligned, how.scale)
@@ -199,12 +206,16 @@ def visit_partition(
         missed = squared_residual(A_j, W_aligned, H_new, how.scale) if how.residual else None
         gradient = _gradient(*penalised(WtW, WtA, how.penalty), H_new, per_length) if how.gradient else None
         total_H = float(H_new.sum(dtype=np.float64)) if how.penalty.l1 else None
-        sums = Sums(back_project(A_j, H_new, how.scale), gram(H_new), missed, gradient, total_H)
+        if lists_entries(A_j):
+            lists.append(A_j)
+        AHt = NOT_YET if lists else back_project(A_j, H_new, how.scale)
+        sums = Sums(AHt, gram(H_new), missed, gradient, total_H)
         total = sums if total is None else accumulate(total, sums)
         improved.append(H_new)
     if total is None:
         raise ValueError("a partition has no blocks")
-    return improved, total
+    AHt = back_project(joined(lists), np.concatenate(improved, axis=1), how.scale) if lists else total.AHt
+    return improved, total._replace(AHt=AHt.astype(np.float32, copy=False))
 
 
 def _gradient(G: Matrix, C: Matrix, H: Matrix, per_length: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -25,8 +25,8 @@ MEMBER_NBYTES = 160 * 2**20
 
 ROW_NBYTES = 4
 """Of the number of a row, or of where a column begins."""
-ZEROS_TOGETHER = 64
-"""How many times the bytes of another partition one that is nearly all zero may have: they are decoded at each read."""
+MIN_LISTED, LISTED_NBYTES, DECODED_NBYTES = 4, 16_000_000, 8_000_000_000
+"""Of partitions that are nearly all zero: how many there are at least, and how much is listed and decoded of each."""
 H_SHARE = 0.25
 """Of the memory of a worker: H is kept there up to that."""
 
@@ -227,13 +227,14 @@ def check_rank(matrix: StoredMatrix, d: int) -> None:
 def partitions(matrix: StoredMatrix) -> list[range]:
     """Runs of consecutive chunks, a task each: a function of the store alone, so that results are too.
 
-    There are min(chunks, max(16, bytes / 128 MB)) of them, as even as whole chunks allow. Where nearly all is zero, the
-    bytes are those of what is not.
+    There are min(chunks, max(16, bytes / 128 MB)) of them, as even as whole chunks allow; where nearly all is zero,
+    max(4, bytes of what is not / 16 MB), since the sums of a task may be larger than its part of A, and take longer.
     """
-    chunks, nbytes = matrix.n_chunks, matrix.nbytes
+    chunks, count = matrix.n_chunks, max(MIN_PARTITIONS, -(-matrix.nbytes // PARTITION_NBYTES))
     if nearly_all_zero(matrix):
-        nbytes = max(_listed_nbytes(matrix), nbytes // ZEROS_TOGETHER)
-    count = min(chunks, max(MIN_PARTITIONS, -(-nbytes // PARTITION_NBYTES)))
+        decoded = -(-matrix.nbytes // DECODED_NBYTES)
+        count = max(MIN_LISTED, -(-_listed_nbytes(matrix) // LISTED_NBYTES), decoded)
+    count = min(chunks, count)
     bounds = [k * chunks // count for k in range(count + 1)]
     return [range(first, last) for first, last in itertools.pairwise(bounds)]
 

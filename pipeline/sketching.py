@@ -91,8 +91,9 @@ def choose(matrix: StoredMatrix, config: NMFConfig) -> Choice | None:
         )
     else:
         chosen = _of_a_sample(n, min(n_sampled, ENOUGH * d), rank if worthwhile else None, d, budget)
-    # of dense columns as they are, a full range costs little beside them
-    return replace(chosen, range_rank=min(chosen.range_rank, rank)) if chosen is not None and listed else chosen
+    if chosen is None or chosen.rank is not None or not listed:
+        return chosen  # beside dense columns as they are, a whole range costs little
+    return replace(chosen, range_rank=min(chosen.range_rank, d + OVERSAMPLING))
 
 
 def _of_a_sample(n: int, n_sampled: int, rank: int | None, d: int, budget: float) -> Choice | None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from pipeline.config import NMFConfig
 from pipeline.factors import Factors
 from pipeline.kernels import Matrix
 from pipeline.loop import Stop, small_stop_reason, solve, trailing
+from pipeline.objective import few_nonzero
 from pipeline.plan import Plan
 from pipeline.publishing import Wide
 from pipeline.range_finder import Compressed
@@ -27,6 +28,8 @@ from pipeline.starts import continued_momentum, uniform
 
 SWEEPS = 4
 """A visit is cheap here, so that few sweeps a visit do; and H is small enough to have it twice."""
+LISTED_SWEEPS = 2
+"""Where blocks list what is not zero a visit is cheaper yet."""
 
 
 class SmallRun:
@@ -124,9 +127,10 @@ class SmallRun:
             own = trailing(iterations, phase)
             return small_stop_reason(own, self.config, self.choice.passes_each)
 
-        state, stop = self._start(), should_stop(self.recorder.iterations)
-        if stop is None:
-            state, stop = solve(matrix, self._solver(), state, should_stop, on_state)
+        stop = should_stop(self.recorder.iterations)
+        if stop is not None:
+            return self._start()
+        state, stop = solve(matrix, self._solver(), self._start(), should_stop, on_state)
         if stop is Stop.NONFINITE:
             raise store.BadInput(f"{self.matrix.path} was not factorized: {stop}")
         return state
@@ -134,13 +138,15 @@ class SmallRun:
     def _solver(self) -> HALS:
         n = self.matrix.n_ok if self.choice.whole else self.choice.n_columns
         of_W, of_H = penalties.of_W(self.config).times(n), penalties.of_H(self.config).times(self.matrix.shape[0])
-        return HALS(sweeps=SWEEPS, extrapolates_H=True, penalty_W=of_W, penalty_H=of_H)
+        sweeps = LISTED_SWEEPS if few_nonzero(self.config, self.matrix) else SWEEPS
+        return HALS(sweeps=sweeps, extrapolates_H=True, penalty_W=of_W, penalty_H=of_H)
 
     def _start(self) -> State:
         """State before the first iteration of a start, or where a checkpoint left it; a result goes on from its W."""
         if self.previous is not None and not self.previous.complete:
             return self._continued(self.previous)
         W = None if self.losses else self.small.W if self.previous is None else self.previous.read("W")
+        self.small = replace(self.small, W=None)  # it is large, and of no use to other starts
         if self.warm is not None and not self.losses:
             return State(W=self.warm, H=[None] * len(self.small.parts))
         if W is None:
