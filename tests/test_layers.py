@@ -59,7 +59,8 @@ def test_kernels_import_numpy_alone():
     [
         (
             "PIL",
-            {"data_prep/decode.py", "data_prep/drawn.py", "data_prep/eight_bits.py", "pipeline/report/sheets.py"},
+            {f"data_prep/{name}.py" for name in ("decode", "drawn", "eight_bits")}
+            | {f"pipeline/report/{name}.py" for name in ("evolution", "sheets")},
         ),
         ("distributed", {"cluster/connect.py", "pipeline/engine.py"}),
         (
@@ -68,7 +69,7 @@ def test_kernels_import_numpy_alone():
         ),
         ("obstore", {"data_prep/remote.py"}),
         ("pyarrow", {"data_prep/table_files.py"}),
-        ("scipy", {"pipeline/entries.py"}),
+        ("scipy", {"pipeline/entries.py", "pipeline/report/pairs.py"}),
         ("click", set()),
     ],
 )
