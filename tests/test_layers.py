@@ -60,7 +60,7 @@ def test_kernels_import_numpy_alone():
         (
             "PIL",
             {f"data_prep/{name}.py" for name in ("decode", "drawn", "eight_bits")}
-            | {f"pipeline/report/{name}.py" for name in ("evolution", "sheets")},
+            | {f"pipeline/report/{name}.py" for name in ("curves", "evolution", "sheets")},
         ),
         ("distributed", {"cluster/connect.py", "pipeline/engine.py"}),
         (
@@ -70,6 +70,7 @@ def test_kernels_import_numpy_alone():
         ("obstore", {"data_prep/remote.py"}),
         ("pyarrow", {"data_prep/table_files.py"}),
         ("scipy", {"pipeline/entries.py", "pipeline/report/pairs.py"}),
+        ("matplotlib", {"pipeline/report/curves.py"}),
         ("click", set()),
     ],
 )
