@@ -44,7 +44,7 @@ UNCHANGED = 99
     "--animate",
     type=values.NewFile(),
     help="GIF of how the basis images develop over this run's iterations; written when it ends by itself, not after a "
-    "signal. Takes up to 133 MB more.",
+    "signal. Takes up to 300 MB more.",
 )
 @click.option("--exit-if-unchanged", is_flag=True, help="End with exit code 99 where there is nothing to do.")
 @options.place

@@ -40,7 +40,7 @@ class Snapshots:
 
     Whenever there are too many, every second one is dropped and k is doubled, so that they are evenly spread, and
     never more than `MOST`, whatever the number of iterations. Of images they take 48 × 100 × 96² × 3 bytes = 133 MB at
-    most (a third of it where the images are gray), whatever the size of W.
+    most (a third of it where the images are gray), whatever the size of W. Writing the GIF takes as much again.
 
     Parameters
     ----------
