@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 from threadpoolctl import threadpool_limits
 
@@ -20,6 +20,7 @@ from pipeline.checkpoints import Checkpoints, Every
 from pipeline.config import NMFConfig
 from pipeline.factors import Factors, named
 from pipeline.kept_sums import kept
+from pipeline.kernels import Matrix
 from pipeline.loop import Stop, solve, stop_reason
 from pipeline.objective import settled, solver_of
 from pipeline.one_pass import BlockMatrix
@@ -33,6 +34,7 @@ from pipeline.small_run import SmallRun
 from pipeline.solvers.state import State
 from pipeline.standing import ParametersDiffer as ParametersDiffer  # "as": callers catch it here
 from pipeline.standing import Standing, passes_to_make, small_problem, where_it_stands
+from pipeline.ways import Ways
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ def factorize(
     memory_nbytes: int | None = None,
     start: starts.Given | None = None,
     on_iteration: Callable[[Sequence[Iteration]], None] = lambda iterations: None,
+    on_factors: Callable[[Matrix], None] = lambda W: None,
     checkpoint_every: Every = Every(),  # noqa: B008  # it is immutable
     lock_timeout_s: float = 0.0,
     refresh: str = "auto",
@@ -82,6 +85,8 @@ def factorize(
         W and H to start from, in place of `init`. Used only where nothing is continued.
     on_iteration
         Called after every iteration with the record so far. What it raises ends the run, after a checkpoint.
+    on_factors
+        Called with W (m, d) after every iteration, on a small problem or on A; it is to change nothing in it.
     checkpoint_every
         How often the state is written for a later run to go on from.
     lock_timeout_s
@@ -112,20 +117,8 @@ def factorize(
         starts.check(start, n_components, matrix)
     folder = named(matrix.path, name or f"d{n_components}")
     with only_writer(folder, lock_timeout_s) as still_ours:
-        ways = Ways(fresh, memory_nbytes, start, on_iteration, checkpoint_every, still_ours, refresh)
+        ways = Ways(fresh, memory_nbytes, start, on_iteration, on_factors, checkpoint_every, still_ours, refresh)
         return _factorize(matrix, folder.name, config, ways)
-
-
-class Ways(NamedTuple):
-    """How to go about it: nothing of this changes what is asked for."""
-
-    fresh: bool
-    memory_nbytes: int | None
-    start: starts.Given | None
-    on_iteration: Callable[[Sequence[Iteration]], None]
-    checkpoint_every: Every
-    still_ours: Callable[[], None]
-    refresh: str
 
 
 def _factorize(matrix: StoredMatrix, name: str, config: NMFConfig, ways: Ways) -> Result:
@@ -253,6 +246,7 @@ class _Run:
         with ExitStack() as if_it_ends:
             if_it_ends.callback(self.checkpoints.write, state)
             iterations = self.recorder(state)
+            self.ways.on_factors(state.W.W)
             if_it_ends.pop_all()
         self.checkpoints(state, phase_ends=self.recorder.n_new == 1)  # what preceded it may have taken long
         return iterations

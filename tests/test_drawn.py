@@ -1,10 +1,31 @@
+import sys
+
 import numpy as np
+import pytest
 from PIL import Image
 
 from data_prep.arrays import write_matrix
 from data_prep.drawn import draw_faces, save_faces
+from data_prep.mixed import mix_gaussians
 from pipeline import factorize
+from pipeline.commands import main
+from pipeline.commands.demo import SLOWLY
+from pipeline.report.pairs import pairs
 from tests.naive import matched_cosine
+
+
+@pytest.fixture
+def demo(tmp_path, monkeypatch, capsys):
+    """Runs the demo of Gaussians; returns the exit code, stdout and stderr."""
+
+    def demo(*arguments):
+        given = ("--kind", "gaussians", "--out", tmp_path / "demo", *arguments)
+        monkeypatch.setattr(sys, "argv", ["nmf-batch", "demo", *map(str, given)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return ended.value.code, *capsys.readouterr()
+
+    return demo
 
 
 def test_images_are_the_sum_of_their_parts():
@@ -30,3 +51,42 @@ def test_the_true_parts_are_recovered(tmp_path):
     d = faces.parts.shape[1]
     found = factorize(tmp_path / "f.zarr", d, max_iter=300).factors.W.compute()
     assert matched_cosine(found, faces.parts) > 0.9
+
+
+def test_samples_are_the_sum_of_their_gaussians_and_a_third_hold_one_alone():
+    mixture = mix_gaussians(2000, seed=1)
+    np.testing.assert_allclose(mixture.A, mixture.shapes @ mixture.amounts, rtol=1e-6, atol=1e-7)
+    assert 0.3 < (np.count_nonzero(mixture.amounts, axis=0) == 1).mean() < 0.4
+
+
+def test_each_gaussian_is_somewhere_below_a_hundredth_of_any_other():
+    shapes = mix_gaussians(1, seed=0).shapes
+    least = (shapes[:, :, None] / shapes[:, None, :]).min(axis=0)
+    assert least[~np.eye(4, dtype=bool)].max() < 0.01
+    unit = shapes / np.linalg.norm(shapes, axis=0)
+    assert 0.25 < np.triu(unit.T @ unit, 1).max() < 0.3  # and yet neighbours overlap
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_four_gaussians_are_recovered(tmp_path, seed):
+    mixture = mix_gaussians(500, seed)
+    write_matrix(tmp_path / "g.zarr", mixture.A)
+    found = factorize(tmp_path / "g.zarr", 4, seed=seed, **SLOWLY).factors.read("W")
+    assert pairs(found.T, mixture.shapes.T).cosines.min() >= 0.99
+
+
+def test_the_demo_finds_the_gaussians_and_leaves_its_pictures(demo, tmp_path):
+    code, out, error = demo("--images", 200)
+    assert (code, "cosines of each pair: 0.99" in out or "1.0000" in out) == (0, True)
+    assert f"-d 4 --solver mu --init random --max-iter {SLOWLY['max_iter']} --seed 0" in error
+    for name in ("shapes.png", "samples.png", "loss.png", "evolution.gif"):
+        with Image.open(tmp_path / "demo" / name) as picture:
+            assert min(picture.size) > 400
+            assert getattr(picture, "n_frames", 1) == (46 if name == "evolution.gif" else 1)
+
+
+def test_without_matplotlib_the_demo_says_what_to_install_before_it_makes_anything(demo, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    code, _, error = demo()
+    assert (code, error.count("\n"), "pip install 'nmf-batch[plots]'" in error) == (2, 1, True)
+    assert not (tmp_path / "demo").exists()

@@ -59,7 +59,8 @@ def test_kernels_import_numpy_alone():
     [
         (
             "PIL",
-            {"data_prep/decode.py", "data_prep/drawn.py", "data_prep/eight_bits.py", "pipeline/report/sheets.py"},
+            {f"data_prep/{name}.py" for name in ("decode", "drawn", "eight_bits")}
+            | {f"pipeline/report/{name}.py" for name in ("curves", "evolution", "sheets")},
         ),
         ("distributed", {"cluster/connect.py", "pipeline/engine.py"}),
         (
@@ -68,7 +69,8 @@ def test_kernels_import_numpy_alone():
         ),
         ("obstore", {"data_prep/remote.py"}),
         ("pyarrow", {"data_prep/table_files.py"}),
-        ("scipy", {"pipeline/sparse.py"}),
+        ("scipy", {"pipeline/sparse.py", "pipeline/report/pairs.py"}),
+        ("matplotlib", {"pipeline/report/curves.py"}),
         ("click", set()),
     ],
 )

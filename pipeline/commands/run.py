@@ -4,10 +4,12 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from data_prep import store
 from data_prep.folders import Folder
 from pipeline.checkpoints import Every
 from pipeline.commands import options, progress, values
@@ -16,6 +18,9 @@ from pipeline.commands.signals import safe_point
 from pipeline.job import Result, factorize
 from pipeline.loop import trailing
 from pipeline.record import Iteration
+
+if TYPE_CHECKING:
+    from pipeline.report.evolution import Snapshot, Snapshots
 
 UNCHANGED = 99
 """Exit code where nothing was to be done, for those who ask for it."""
@@ -35,6 +40,12 @@ UNCHANGED = 99
 @click.option(
     "--lock-timeout", type=values.Duration(), default="0s", help="How long to wait for another run of the same."
 )
+@click.option(
+    "--animate",
+    type=values.NewFile(),
+    help="GIF of how the basis images develop over this run's iterations; written when it ends by itself, not after a "
+    "signal. Takes up to 300 MB more.",
+)
 @click.option("--exit-if-unchanged", is_flag=True, help="End with exit code 99 where there is nothing to do.")
 @options.place
 @options.as_json
@@ -45,6 +56,7 @@ def run(
     fresh: bool,
     refresh: str,
     exit_if_unchanged: bool,
+    animate: Path | None,
     memory: int | None,
     checkpoint_every: Every,
     grace: float,
@@ -65,12 +77,11 @@ def run(
       nmf-batch run --zarr faces.zarr -d 99
     """
     config, name = options.configured(path, n_components, name, settings)
+    snapshots = None if animate is None else _snapshots(path)
     shown = progress.Progress("iteration")
 
     def on_iteration(iterations: Sequence[Iteration]) -> None:
-        if as_json:
-            options.say(json.dumps({"iteration": len(iterations), **_told(iterations[-1])}))
-        shown(len(trailing(iterations, iterations[-1].phase)), config.max_iter, _where(iterations[-1]))
+        _show(iterations, shown, config.max_iter, as_json)
         point()
 
     with safe_point(grace) as point, options.connected(place):
@@ -82,13 +93,41 @@ def run(
             refresh=refresh,
             memory_nbytes=memory,
             on_iteration=on_iteration,
+            on_factors=snapshots or (lambda W: None),
             checkpoint_every=checkpoint_every,
             lock_timeout_s=lock_timeout,
             **{name: value for name, value in asdict(config).items() if name != "n_components"},
         )
     shown.close()
     options.say(json.dumps(_summary(result)) if as_json else _text(result, path))
+    if animate and snapshots:
+        _animate(snapshots.until(result.factors), animate)
     return UNCHANGED if exit_if_unchanged and result.n_new == 0 else 0
+
+
+def _snapshots(path: Folder) -> "Snapshots":
+    from pipeline.report.evolution import Snapshots, tiles  # here: it takes memory, which is counted where a run is
+
+    shape = store.open_matrix(path).attributes.get("image_shape")
+    if shape is None:
+        raise click.UsageError(f"--animate draws images, but {path} does not hold any; leave it out")
+    return Snapshots(tiles(tuple(shape)))
+
+
+def _animate(snapshots: "Sequence[Snapshot]", file: Path) -> None:
+    from pipeline.report.evolution import frames, save_gif
+
+    if not snapshots:
+        click.echo(f"{file} was not written: there are no iterations to draw; --fresh makes them again", err=True)
+        return
+    save_gif(frames(snapshots), file)
+    click.echo(f"{file}: how W developed, in {len(snapshots)} pictures", err=True)
+
+
+def _show(iterations: Sequence[Iteration], shown: progress.Progress, max_iter: int, as_json: bool) -> None:
+    if as_json:
+        options.say(json.dumps({"iteration": len(iterations), **_told(iterations[-1])}))
+    shown(len(trailing(iterations, iterations[-1].phase)), max_iter, _where(iterations[-1]))
 
 
 def _where(last: Iteration) -> str:

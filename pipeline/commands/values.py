@@ -1,6 +1,8 @@
 """How values of options are written: 256MiB, 5min, 50it, 0.1%, 48x40."""
 
+import os
 import re
+from pathlib import Path
 from typing import Any
 
 import click
@@ -21,6 +23,21 @@ class StoreFolder(click.ParamType[Folder]):
             return folder(value)
         except ValueError as error:
             self.fail(str(error), param, ctx)
+
+
+class NewFile(click.ParamType[Path]):
+    """A file to write in the end: what makes that impossible is said in the beginning."""
+
+    name = "file"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """Refuse what is a folder, and what is in none that can be written to."""
+        path = Path(value)
+        if path.is_dir():
+            self.fail(f"{path} is a folder; name a file", param, ctx)
+        if not os.access(path if path.exists() else path.parent, os.W_OK):
+            self.fail(f"{path} cannot be written; name a file in a folder that is there and yours", param, ctx)
+        return path
 
 
 class Memory(click.ParamType[int]):

@@ -23,7 +23,7 @@ CHECKS = (204, 255)
 def basis_sheet(factors: Factors) -> Image.Image:
     """Every basis image, each stretched to its own maximum, in order of components."""
     W = np.asarray(factors.W.compute())
-    return Image.fromarray(_grid(_basis(W, image_shape(factors)), SHEET_PIXELS))
+    return Image.fromarray(grid(_basis(W, image_shape(factors)), SHEET_PIXELS))
 
 
 def panel(factors: Factors, columns: Sequence[int]) -> Image.Image:
@@ -35,12 +35,12 @@ def panel(factors: Factors, columns: Sequence[int]) -> Image.Image:
     W = np.asarray(factors.W.compute())
     H = np.asarray(factors.H[:, list(columns)].compute())
     A = _columns(factors, columns)
-    basis = _grid(_basis(W, shape), PANEL_PIXELS)
+    basis = grid(_basis(W, shape), PANEL_PIXELS)
     shown = H * W.max(axis=0)[:, None]
     shown /= np.maximum(shown.max(axis=0), np.finfo(np.float32).tiny)
     rows = []
     for k in range(len(columns)):
-        weights = _grid([_gray(np.full(shape[:2], weight)) for weight in shown[:, k]], PANEL_PIXELS)
+        weights = grid([_gray(np.full(shape[:2], weight)) for weight in shown[:, k]], PANEL_PIXELS)
         parts = [to_picture(A[:, k], shape), basis, weights, to_picture(W @ H[:, k], shape)]
         rows.append(_beside([_enlarge(part, len(basis)) for part in parts]))
     return Image.fromarray(np.concatenate([_framed(row, 3 * GAP) for row in rows]))
@@ -83,9 +83,13 @@ def to_picture(column: NDArray[np.floating], shape: tuple[int, int, int]) -> Pic
     return _opaque(pixels[..., :3] * alpha + under * (1 - alpha))
 
 
+def basis_picture(w: NDArray[np.float32], shape: tuple[int, int, int]) -> Picture:
+    """Draw a basis image (m,), stretched to its maximum."""
+    return to_picture(w / max(w.max(), np.finfo(np.float32).tiny), shape)
+
+
 def _basis(W: NDArray[np.float32], shape: tuple[int, int, int]) -> list[Picture]:
-    largest = np.maximum(W.max(axis=0), np.finfo(np.float32).tiny)
-    return [to_picture(w / top, shape) for w, top in zip(W.T, largest, strict=True)]
+    return [basis_picture(w, shape) for w in W.T]
 
 
 def _columns(factors: Factors, columns: Sequence[int]) -> NDArray[np.float32]:
@@ -105,14 +109,17 @@ def _opaque(colours: NDArray[np.floating]) -> Picture:
     return np.concatenate([bytes_, np.full((*bytes_.shape[:2], 1), 255, np.uint8)], axis=2)
 
 
-def _grid(pictures: Sequence[Picture], pixels: int) -> Picture:
-    """Lay pictures of one size out as a sheet about as wide as high, enlarged as long as it stays within `pixels`."""
-    height, width, _ = pictures[0].shape
+def grid(pictures: Sequence[Picture], pixels: int) -> Picture:
+    """Lay pictures of one size out as a sheet about as wide as high, enlarged as long as it stays within `pixels`.
+
+    They may have any number of channels, and the sheet has as many.
+    """
+    height, width, channels = pictures[0].shape
     across = max(1, round(np.sqrt(len(pictures) * height / width)))
     down = -(-len(pictures) // across)
     factor = max(1, pixels // max(across * (width + GAP), down * (height + GAP)))
     tall, wide = factor * height + GAP, factor * width + GAP
-    sheet = np.full((down * tall + GAP, across * wide + GAP, 4), PAPER, np.uint8)
+    sheet = np.full((down * tall + GAP, across * wide + GAP, channels), PAPER[:channels], np.uint8)
     for k, picture in enumerate(pictures):
         top, left = GAP + k // across * tall, GAP + k % across * wide
         sheet[top : top + tall - GAP, left : left + wide - GAP] = picture.repeat(factor, 0).repeat(factor, 1)
