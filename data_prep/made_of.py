@@ -9,7 +9,11 @@ from data_prep.images import StoreDiffers
 from data_prep.lock import only_writer
 from data_prep.matrix_store import EXPENDABLE
 
-NOUNS = {"table": ("a table", "another table"), "matrix": ("a matrix", "another matrix"), "words": ("words", "others")}
+NOUNS = {
+    "table": ("a table", "another table"),
+    "matrix": ("a matrix", "another matrix"),
+    "words": ("words", "other documents"),
+}
 """What a store of a kind holds, and what one of that kind is that was made of something else."""
 
 

@@ -69,6 +69,7 @@ def test_kernels_import_numpy_alone():
         ("obstore", {"data_prep/remote.py"}),
         ("pyarrow", {"data_prep/table_files.py"}),
         ("scipy", {"pipeline/entries.py"}),
+        ("sklearn", {"data_prep/vectorize.py"}),
         ("click", set()),
     ],
 )
