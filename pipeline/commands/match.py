@@ -58,7 +58,7 @@ def match(
         return 0
     if not sources and not lists:
         raise click.UsageError(
-            "no images are given, or documents; name a folder or files, or give --from-list of images"
+            "no images are given, or documents; name a folder or files, or give --from-list"
         )
     warnings.filterwarnings("ignore", module="PIL")  # it warns of files on stderr, which have a reason each here
     matrix, broken = store.open_matrix(path), 0

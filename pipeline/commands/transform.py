@@ -38,8 +38,8 @@ def transform(
 ) -> int:
     """Find the weights H ≥ 0 of images, or documents, for the W of a factorization, which stays as it is.
 
-    SOURCES are what `prep` takes, or `prep-text`, and read as the store's own were; or another prepared store. The weights are
-    those with the least ‖A − W H‖², to 1e-4 of it. `--out -` writes CSV, with --json an object a line.
+    SOURCES are what `prep` takes, or `prep-text`, and read as the store's own were; or another prepared store. The
+    weights are those with the least ‖A − W H‖², to 1e-4 of it. `--out -` writes CSV, with --json an object a line.
 
     \b
     Example:
@@ -47,7 +47,7 @@ def transform(
     """
     if not sources and not lists:
         raise click.UsageError(
-            "no images are given, or documents; name a folder or files, or give --from-list of images"
+            "no images are given, or documents; name a folder or files, or give --from-list"
         )
     warnings.filterwarnings("ignore", module="PIL")  # it warns of files on stderr, which have a reason each here
     factors, matrix = open_factors(path, name), open_matrix(path)
