@@ -65,7 +65,10 @@ def text_of(file: Path) -> str:
 def several(file: Path, fields: Fields, begin: Place = TOP) -> Iterator[tuple[Document, Place]]:
     """Documents of a file of several from a place on, each with the place where the next one begins."""
     if fields.text is None:
-        raise BadInput(f"{file} holds several documents, but no column or key for their text is named; give --text")
+        raise BadInput(
+            f"{file} holds several documents, but no --text says which column or key is their text; "
+            f"give it, or a text file for each"
+        )
     table = kind_of(file) in TABLES
     header = _header(file, fields) if table else []
     with _opened(file) as stream:
@@ -142,7 +145,8 @@ def _header(file: Path, fields: Fields) -> list[str]:
     for name in fields:
         if name is not None and header.count(name) != 1:
             has = "no column" if name not in header else "more than one column"
-            raise BadInput(f"{file} has {has} {name!r}, but {', '.join(header) or 'nothing'}; name one of these")
+            there = ", ".join(f"{one!r:.40}" for one in header[:20]) or "nothing"
+            raise BadInput(f"{file} has {has} {name!r}, but {there}; name one of these")
     return header
 
 

@@ -58,11 +58,8 @@ def documents(sources: Sources, fields: Fields) -> Iterator[Document]:
     for source in map(Path, sources):
         if _holds_several(source):
             yield from (document for document, _ in several(source, fields))
-            continue
-        for document in Texts(_text_files(source)):
-            if document.reason:
-                raise BadInput(document.reason)
-            yield document
+        else:
+            yield from (Document(name, text_of(file)) for name, file in _text_files(source))
 
 
 def parts(sources: Sources, fields: Fields, size: int) -> Iterator[Texts | Rows]:

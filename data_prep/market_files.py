@@ -1,6 +1,7 @@
 """Matrix Market files, a line an entry, compressed or not, read a block of lines at a time."""
 
 import gzip
+import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -124,7 +125,7 @@ def _tables(file: Path, opened: IO[bytes], header: Header, fields: Fields) -> It
         lines = block.split(b"\n")
         if not block.isspace():
             try:
-                batch = np.loadtxt(lines, dtype=fields, comments=None, ndmin=1, encoding="latin-1")
+                batch = _parsed(lines, fields)
             except ValueError as error:
                 raise _unreadable(file, lines, n_lines, fields) from error
             n_entries += len(batch)
@@ -137,12 +138,18 @@ def _tables(file: Path, opened: IO[bytes], header: Header, fields: Fields) -> It
         raise BadInput(f"{file} says that it has {header.n_entries:,} entries, but has {more}; get it again")
 
 
+def _parsed(lines: list[bytes], fields: Fields) -> NDArray[np.void]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of lines that hold nothing but odd kinds of space
+        return np.loadtxt(lines, dtype=fields, comments=None, ndmin=1, encoding="latin-1")
+
+
 def _unreadable(file: Path, lines: list[bytes], before: int, fields: Fields) -> BadInput:
     """Return the error that names the first line that cannot be read; the quick reader does not tell blank ones."""
     for k, line in enumerate(lines, before + 1):
         try:
             if line.strip():
-                np.loadtxt([line], dtype=fields, comments=None, ndmin=1, encoding="latin-1")
+                _parsed([line], fields)
         except ValueError:
             shown = line[:40].decode("utf-8", "replace")
             return BadInput(f"{file}, line {k} is {shown!r}, but must be {len(fields)} numbers; mend it")

@@ -60,18 +60,15 @@ def prepare_matrix(
     Raises
     ------
     BadInput
-        The file is missing, is none of these, is damaged or holds what cannot be factorized, or nothing; the
-        vocabulary has not a word for each row; the path is taken.
+        The file is none of these, is damaged or holds what cannot be factorized; the vocabulary has not a word for each
+        row; the path is taken.
     StoreDiffers
         The store was made from another file, or with other options.
     """
     home, file = folder(path), Path(source)
     words = None if vocabulary is None else Path(vocabulary)
-    made_of = {
-        "transpose": transpose,
-        "file": list(digest(file, FILES)),
-        "vocabulary": None if words is None else list(digest(words, "a file with a word a line")),
-    }
+    told = None if words is None else list(digest(words, "a file with a word a line"))
+    made_of = {"transpose": transpose, "file": list(digest(file, FILES)), "vocabulary": told}
     before = prepared_before(home, "matrix", made_of, CONTENTS)
     if before is not None:
         return Prepared(home, before, new=False)

@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from tokenize import TokenError
 from typing import IO, Any
 
 import numpy as np
@@ -26,6 +27,8 @@ COMPRESSED, COORDINATES = ("csr", "csc"), "coo"
 SAVE = "scipy.sparse.save_npz(file, A.tocsr())"
 HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError, OverflowError)
+HEADERLESS = (ValueError, KeyError, TypeError, EOFError, SyntaxError, TokenError, RecursionError, MemoryError)
+"""What NumPy raises where a header is no literal of Python with what must be in it."""
 MOST_LETTERS = 32
 """Of the name of a format."""
 
@@ -65,8 +68,8 @@ def stream(file: IO[bytes], what: str, kinds: str = "biuf") -> Stream:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of headers that Python 2 wrote
             shape, fortran, dtype = HEADERS[version](file)
-    except (ValueError, KeyError, EOFError) as error:
-        raise BadInput(f"{what} has no header of an array ({error}); save it with numpy.save") from error
+    except HEADERLESS as error:
+        raise BadInput(f"{what} does not begin as an array, or is damaged; save it again") from error
     if dtype.kind not in kinds or dtype.itemsize > 4 * MOST_LETTERS or min(shape, default=0) < 0:
         raise BadInput(f"{what} holds {dtype} {shape}, but must hold real numbers; save such")
     return Stream(file, what, shape, dtype, fortran)
@@ -129,6 +132,8 @@ class _Archive:
             info = self.opened.getinfo(f"{name}.npy")
         except KeyError as error:
             raise BadInput(f"{what} is not there, so it is no sparse matrix; save it with {SAVE}") from error
+        if info.header_offset < 0:
+            raise BadInput(f"{self.file} is damaged or cut off ({name} begins before it); get it again")
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # others unpack without a bound
             raise BadInput(f"{what} is compressed in another way than NumPy does; save it with {SAVE}")
         return stream(self.stack.enter_context(self.opened.open(info)), what, kinds)

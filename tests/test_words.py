@@ -146,7 +146,7 @@ def test_parts_are_the_documents_a_few_at_a_time(saved, form):
 
 
 WRONG = {
-    "no such column": ("t.csv", b"text\na b\n", r"t\.csv has no column 'body', but text; name one"),
+    "no such column": ("t.csv", b"text\na b\n", r"t\.csv has no column 'body', but 'text'; name one"),
     "a column twice": ("t.csv", b"body,body\na,b\n", "more than one column 'body'"),
     "an empty table": ("t.csv", b"", "no column 'body', but nothing"),
     "fields": ("t.csv", b"body,x\na,1\nb\n", r"t\.csv, line 3 has 1 fields, but the header has 2"),
@@ -179,7 +179,7 @@ def test_what_is_wrong_is_named_and_leaves_nothing(tmp_path, monkeypatch, name, 
 def test_sources_that_are_no_documents_are_named(tmp_path):
     (tmp_path / "t").mkdir()
     (tmp_path / "t.csv").write_text("a\nb\n")
-    for name, said in (("gone", "is not there"), ("t", "without files"), ("t.csv", "give --text")):
+    for name, said in (("gone", "is not there"), ("t", "without files"), ("t.csv", "no --text says which column")):
         with pytest.raises(store.BadInput, match=f"{tmp_path / name} .*{said}"):
             list(documents([tmp_path / name], Fields(None, None)))
 
