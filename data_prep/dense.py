@@ -86,11 +86,12 @@ def write_summed(
     with spilled(home) as room:
         A, n_entries = Spill(room, "A", store.chunk_images(m)), 0
         for i, j, values in entries:
-            A.add(i, j, values)
-            n_entries += len(values)
+            filled = values != 0
+            A.add(i[filled], j[filled], values[filled])
+            n_entries += int(filled.sum())
         if m * n > FEW and n_entries < SPARSEST * m * n:
             raise store.BadInput(
-                f"A is {m:,} × {n:,} with {n_entries:,} entries, but must have at least one other than 0 in a million; "
+                f"A is {m:,} × {n:,} with {n_entries:,} entries other than 0, but must have one in a million; "
                 f"leave rows and columns without any out"
             )
         found = _survey(A, m, n)

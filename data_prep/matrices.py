@@ -22,7 +22,7 @@ from data_prep.matrix_store import LARGEST
 FILES = "an .npz, .npy or Matrix Market file"
 MOST_ROWS, MOST_COLUMNS = 2**24, 2**27
 """Of A: a chunk holds whole columns, and some numbers are held for each."""
-MOST_VOCABULARY_NBYTES = 2**30
+MOST_VOCABULARY_NBYTES = 2**28
 CONTENTS = {"file": "the file has another content", "vocabulary": "the vocabulary is another one"}
 Reader = Callable[[Path], AbstractContextManager[tuple[tuple[int, int], Iterator[Entries]]]]
 READERS: dict[bytes, Reader] = {

@@ -25,7 +25,8 @@ BATCH_ENTRIES = 2**18
 """Read at once."""
 COMPRESSED, COORDINATES = ("csr", "csc"), "coo"
 SAVE = "scipy.sparse.save_npz(file, A.tocsr())"
-HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+VERSION = (1, 0)
+"""Of the format: later ones differ in the length of headers alone, which is then up to 4 GiB, read before a look."""
 BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError, OverflowError)
 HEADERLESS = (ValueError, KeyError, TypeError, EOFError, SyntaxError, TokenError, RecursionError, MemoryError)
 """What NumPy raises where a header is no literal of Python with what must be in it."""
@@ -64,10 +65,11 @@ class Stream:
 def stream(file: IO[bytes], what: str, kinds: str = "biuf") -> Stream:
     """Read the header of an array; BadInput unless it holds values of these kinds of NumPy's types."""
     try:
-        version = npy.read_magic(file)
+        if npy.read_magic(file) != VERSION:
+            raise ValueError("another version")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of headers that Python 2 wrote
-            shape, fortran, dtype = HEADERS[version](file)
+            shape, fortran, dtype = npy.read_array_header_1_0(file)
     except HEADERLESS as error:
         raise BadInput(f"{what} does not begin as an array, or is damaged; save it again") from error
     if dtype.kind not in kinds or dtype.itemsize > 4 * MOST_LETTERS or min(shape, default=0) < 0:
