@@ -139,9 +139,8 @@ def _summed(spill: Spill, k: int, shape: tuple[int, int]) -> tuple[NDArray[np.in
     if spill.count(k) <= PIECE:
         entries = np.concatenate([*spill.pieces(k)])
         places, order = np.unique(_places(entries, shape), return_inverse=True)
-        return places, np.bincount(order, entries["value"], len(places)).astype(
-            np.float64
-        )  # integers where it is empty
+        sums = np.bincount(order, entries["value"], len(places))
+        return places, sums.astype(np.float64)  # of nothing, the sums are integers
     total = np.zeros(shape[0] * shape[1])
     for entries in spill.pieces(k):
         np.add.at(total, _places(entries, shape), entries["value"].astype(np.float64))

@@ -258,6 +258,15 @@ def test_another_matrix_is_refused_and_a_copy_is_nothing_new(prepared, counts, t
         prepared(sp.csr_matrix(counts + 1), "other.npz")
     with pytest.raises(StoreDiffers, match="transpose: False → True"):
         prepare_matrix(tmp_path / "a.npz", path, transpose=True)
+    (tmp_path / "words.txt").write_text("word\n" * 40)
+    with pytest.raises(StoreDiffers, match="the vocabulary is another one"):
+        prepare_matrix(tmp_path / "a.npz", path, tmp_path / "words.txt")
+
+
+def test_a_line_is_counted_from_the_first_one_on(prepared, monkeypatch):
+    monkeypatch.setattr(market_files, "BLOCK_NBYTES", 16)
+    with pytest.raises(store.BadInput, match="line 13 is '1 2 x'"):
+        prepared(MM + b"2 20 12\n" + b"1 1 1\n" * 10 + b"1 2 x\n2 2 2\n", "b.mtx")
 
 
 @pytest.fixture
