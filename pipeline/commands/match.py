@@ -57,9 +57,7 @@ def match(
         _say_clusters(factors, as_json)
         return 0
     if not sources and not lists:
-        raise click.UsageError(
-            "no images are given, or documents; name a folder or files, or give --from-list"
-        )
+        raise click.UsageError("no images are given, or documents; name a folder or files, or give --from-list")
     warnings.filterwarnings("ignore", module="PIL")  # it warns of files on stderr, which have a reason each here
     matrix, broken = store.open_matrix(path), 0
     if sheet is not None and "image_shape" not in matrix.attributes:

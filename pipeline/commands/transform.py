@@ -46,9 +46,7 @@ def transform(
       nmf-batch transform more/ --zarr faces.zarr --name d99 --out weights.zarr
     """
     if not sources and not lists:
-        raise click.UsageError(
-            "no images are given, or documents; name a folder or files, or give --from-list"
-        )
+        raise click.UsageError("no images are given, or documents; name a folder or files, or give --from-list")
     warnings.filterwarnings("ignore", module="PIL")  # it warns of files on stderr, which have a reason each here
     factors, matrix = open_factors(path, name), open_matrix(path)
     images, noun = batches(matrix, sources, lists), noun_of(matrix)
