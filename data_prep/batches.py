@@ -1,6 +1,6 @@
-"""Images that are not stored, or those of another store, a chunk at a time: each batch is read where it is needed."""
+"""Images or documents that are not stored, or columns of another store, a chunk at a time, read where it is needed."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -10,11 +10,14 @@ from numpy.typing import NDArray
 from data_prep import store
 from data_prep.columns import How, decode_all
 from data_prep.decode import stored_decoding
+from data_prep.document_files import Fields
+from data_prep.documents import Rows, Texts, parts
 from data_prep.folders import Folder
 from data_prep.listing import Files
 from data_prep.manifest import Status
 from data_prep.sources import list_sources
 from data_prep.store import StoredMatrix
+from data_prep.words import stored_vectorizer
 
 
 class Batch(NamedTuple):
@@ -87,32 +90,81 @@ class StoredBatch:
         return np.concatenate(found)[self.first - first * c : self.last - first * c]
 
 
-def batches(matrix: StoredMatrix, sources: Sequence[str], lists: Sequence[str] = ()) -> list[ImageBatch | StoredBatch]:
-    """Images of sources as columns like those of a matrix: decoded as its own were.
+@dataclass(frozen=True)
+class WordBatch:
+    """Documents, whose words are counted as those of a store were."""
+
+    documents: Texts | Rows
+    path: Folder
+    fingerprint: str
+    """Of the store."""
+    m: int
+
+    def __len__(self) -> int:
+        return len(self.documents)
+
+    def __call__(self) -> Batch:
+        """Read them."""
+        names, reasons = list[str](), list[str]()
+
+        def texts() -> Iterator[str]:
+            for document in self.documents:
+                names.append(document.name)
+                reasons.append(document.reason)
+                yield document.text
+
+        found = stored_vectorizer(str(self.path), self.fingerprint)(texts())
+        columns = np.zeros((self.m, found.n), np.float32)  # whatever type A has: a document may count higher
+        columns[found.i, found.j] = found.values
+        return Batch(columns, names, reasons)
+
+
+Batches = list[ImageBatch | StoredBatch | WordBatch]
+
+
+def batches(matrix: StoredMatrix, sources: Sequence[str], lists: Sequence[str] = ()) -> Batches:
+    """Images or documents of sources as columns like those of a matrix: read as its own were.
 
     Parameters
     ----------
     matrix
-        A store of images.
+        A store of images or of words.
     sources, lists
-        As for `list_sources`; or one prepared store, whose images must have the same shape, or the same rows.
+        As for `list_sources`, or `documents`; or one prepared store, whose images must have the same shape, or the same
+        rows.
 
     Raises
     ------
     BadInput
-        The matrix does not hold images but files of such are given, a source is missing, or a store has other rows.
+        The matrix holds neither images nor words but files are given, a source is missing, or a store has other rows.
     """
     if len(sources) == 1 and not lists and store.group_attributes(sources[0]).get("format") == store.FORMAT:
         return _of_store(matrix, store.open_matrix(sources[0]))
+    if matrix.attributes["kind"] == "words":
+        return _of_documents(matrix, sources, lists)
     if "image_shape" not in matrix.attributes:
-        raise store.BadInput(f"{matrix.path} does not hold images; give a store of columns like its own instead")
+        raise store.BadInput(
+            f"{matrix.path} does not hold images or words (kind: {matrix.attributes['kind']}); "
+            f"give a store of columns like its own instead, made as it was"
+        )
     height, width, channels = matrix.attributes["image_shape"]
     how = How(stored_decoding(matrix.attributes), (height, width, channels))
     files, c = list_sources(sources, lists).files, matrix.chunk_images
     return [ImageBatch(files[first : first + c], how) for first in range(0, len(files), c)]
 
 
-def _of_store(matrix: StoredMatrix, other: StoredMatrix) -> list[ImageBatch | StoredBatch]:
+def _of_documents(matrix: StoredMatrix, sources: Sequence[str], lists: Sequence[str]) -> Batches:
+    if lists:
+        raise store.BadInput(f"--from-list names images, but {matrix.path} holds words; name the documents themselves")
+    prep = matrix.attributes["prep"]
+    fields = Fields(prep["text"], prep["id"])
+    return [
+        WordBatch(part, matrix.path, matrix.fingerprint, matrix.shape[0])
+        for part in parts(sources, fields, matrix.chunk_images)
+    ]
+
+
+def _of_store(matrix: StoredMatrix, other: StoredMatrix) -> Batches:
     ours, theirs = (one.attributes.get("image_shape") for one in (matrix, other))
     if ours != theirs:
         raise store.BadInput(f"{other.path} holds images of {theirs}, but must hold images of {ours}, as {matrix.path}")
@@ -120,6 +172,11 @@ def _of_store(matrix: StoredMatrix, other: StoredMatrix) -> list[ImageBatch | St
         raise store.BadInput(f"{other.path} has other rows than {matrix.path}, but must have the same")
     spans, masked = other.columns(range(other.n_chunks)), other.n_present is not None
     return [StoredBatch(other.path, k, span.start, span.stop, masked) for k, span in enumerate(spans)]
+
+
+def noun_of(matrix: StoredMatrix) -> str:
+    """What a column of a matrix is, in a word."""
+    return {"images": "image", "words": "document"}.get(matrix.attributes["kind"], "column")
 
 
 def _features(matrix: StoredMatrix) -> list[str] | None:

@@ -17,7 +17,7 @@ from data_prep.sample import sample_columns, sample_size
 
 ARRAYS = ("A", "ok", "checksum", "sample", "sample_column")
 """What every such store has."""
-EXPENDABLE = (*ARRAYS, "mask", "sample_mask", "feature", "item")
+EXPENDABLE = (*ARRAYS, "mask", "sample_mask", "feature", "item", "idf")
 """What an interrupted attempt may have left."""
 SMALLEST, LARGEST = np.float64(1e-12), np.float64(1e12)  # of a type that float16 is compared in without overflow
 SPARSE = 0.5
@@ -51,6 +51,8 @@ class Matrix:
     """Names of the rows, (m,)."""
     items: Sequence[str] | None = None
     """Names of the columns, (n,)."""
+    idf: NDArray[np.float64] | None = None
+    """What the counts of each word are multiplied with, (m,)."""
 
     @property
     def masked(self) -> bool:
@@ -101,6 +103,9 @@ def write_blocks(home: Folder, matrix: Matrix, blocks: Iterator[Block], sample: 
     named = {name: names for name, names in (("feature", matrix.features), ("item", matrix.items)) if names is not None}
     for name, names in named.items():
         store.write_array(home, name, np.array(list(names), np.dtypes.StringDType()), (name,))
+    if matrix.idf is not None:
+        named["idf"] = []
+        store.write_array(home, "idf", matrix.idf, ("feature",))
     home.put_on_disk()
     arrays = (*ARRAYS, *named, *(("mask", "sample_mask") if matrix.masked else ()))
     norm_squared = squares * matrix.scale**2

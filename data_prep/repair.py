@@ -226,6 +226,7 @@ MAKE: dict[str, Callable[[Folder, slice, Listing], NDArray[Any]]] = {
     "sample_mask": partial(_sample, of="mask"),
     "feature": _given,
     "item": _given,
+    "idf": _given,
 }
 """How each array is made, from those before it and from the images."""
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,8 @@ ENTRY = np.dtype([("i", "<u4"), ("j", "<u4"), ("value", "<f4")])
 """Row in A, column in the chunk, value."""
 SPILLED = f"{ASIDE}spilled"
 """Folder of the files, inside a store on this machine: what an interrupted attempt leaves of it, `begin` removes."""
+PIECE = 2**20
+"""Entries of a chunk that are read at once where there may be more than it has room for."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ class Spill:
     chunk_images: int
     """Columns of a chunk."""
 
-    def add(self, i: NDArray[np.int64], j: NDArray[np.int64], values: NDArray[np.float64]) -> None:
+    def add(self, i: NDArray[np.int64], j: NDArray[np.int64], values: NDArray[Any]) -> None:
         """Append the entries in rows i and columns j to the files of their chunks."""
         chunks = j // self.chunk_images
         order = np.argsort(chunks, kind="stable")
@@ -38,12 +41,29 @@ class Spill:
             with self._file(k).open("ab") as file:
                 file.write(entries[first:last].data)
 
+    def count(self, k: int) -> int:
+        """Entries of a chunk."""
+        return self._file(k).stat().st_size // ENTRY.itemsize if self._file(k).exists() else 0
+
     def take(self, k: int, most: int) -> NDArray[np.void]:
-        """Entries of a chunk, in the order in which they came, so many at most; their file is removed."""
+        """Entries of a chunk, in the order in which they came, so many at most."""
+        if not self._file(k).exists():
+            return np.empty(0, ENTRY)
         with self._file(k).open("rb") as file:
-            content = file.read(most * ENTRY.itemsize)
-        self._file(k).unlink()
-        return np.frombuffer(content, ENTRY)
+            return np.frombuffer(file.read(most * ENTRY.itemsize), ENTRY)
+
+    def pieces(self, k: int) -> Iterator[NDArray[np.void]]:
+        """All entries of a chunk in the order in which they came, some at a time; an empty piece where it has none."""
+        if not self._file(k).exists():
+            yield np.empty(0, ENTRY)
+            return
+        with self._file(k).open("rb") as file:
+            while content := file.read(PIECE * ENTRY.itemsize):
+                yield np.frombuffer(content, ENTRY)
+
+    def drop(self, k: int) -> None:
+        """Remove the entries of a chunk."""
+        self._file(k).unlink(missing_ok=True)
 
     def _file(self, k: int) -> Path:
         return self.folder / f"{self.name}-{k}"

@@ -240,7 +240,7 @@ def open_matrix(path: Where) -> StoredMatrix:
     if attributes.get("status") != "complete":
         raise BadInput(
             f"{path} is unfinished: its preparation was interrupted; "
-            "run the same `nmf-batch prep` or `prep-table` again"
+            "run the same `nmf-batch prep`, or other command that makes stores, again"
         )
     A = open_array(path, "A")
     missing = NEEDED - attributes.keys()

@@ -3,7 +3,6 @@
 PyArrow comes with the extra `tables` and is imported where it is used: nothing else here needs it.
 """
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,8 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_prep.groups import BadInput
+from data_prep.input_files import readable
 from data_prep.matrix_store import LARGEST
 
+FILES = "CSV or Parquet files"
 PARQUET = b"PAR1"
 BLOCK_NBYTES = 4 * 2**20
 """Of a CSV file that are parsed at once; a line must fit."""
@@ -73,23 +74,14 @@ def batches(file: Path, names: Names) -> Iterator[Batch]:
             first += len(values)
 
 
-def digest(file: Path) -> tuple[str, int]:
-    """Return sha256 and size of a file, which tell whether it is the same; BadInput where it cannot be read."""
-    with _as_bad_input(file, ()), file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest(), content.tell()
-
-
 @contextmanager
 def _as_bad_input(file: Path, broken: tuple[type[Exception], ...]) -> Iterator[None]:
     """Say which file it is that is missing or broken."""
     try:
-        yield
+        with readable(file, FILES):
+            yield
     except BadInput:  # which is a ValueError, as some of the others are
         raise
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise BadInput(f"{file} is not there; name CSV or Parquet files of this machine") from error
-    except IsADirectoryError as error:
-        raise BadInput(f"{file} is a folder; name the CSV or Parquet files in it") from error
     except broken as error:
         raise BadInput(f"{file} cannot be read as a table ({error}); mend it") from error
     except OSError as error:

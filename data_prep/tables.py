@@ -9,19 +9,21 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from data_prep import store
+from data_prep.dense import Entries, dense_blocks
 from data_prep.folders import Folder, Where, folder
-from data_prep.images import StoreDiffers
-from data_prep.lock import only_writer
-from data_prep.matrix_store import EXPENDABLE, Block, Matrix, check_largest, sampled_columns, write_blocks
+from data_prep.input_files import digest
+from data_prep.made_of import prepare, prepared_before
+from data_prep.matrix_store import Block, Matrix, check_largest, write_blocks
 from data_prep.spill import Spill, spilled
-from data_prep.table_files import Labels, Names, batches, digest
+from data_prep.table_files import FILES, Labels, Names, batches
 
 NUMBER = re.compile(r"(?=.{1,300}\Z)[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 """A label that is sorted as a number; what is longer than any float is text, and Python's int refuses 4,300 digits."""
@@ -46,16 +48,6 @@ class Contents:
     items: Mapping[str, int]
     """Place of each label."""
     n_entries: int
-
-
-class Entries(NamedTuple):
-    """Entries with their places, each (entries,)."""
-
-    i: NDArray[np.int64]
-    j: NDArray[np.int64]
-    values: NDArray[np.float64]
-    drawn: NDArray[np.int64]
-    """Column in the sample, −1 where it has none of them."""
 
 
 def prepare_table(
@@ -88,37 +80,13 @@ def prepare_table(
     if len(set(names)) < len(names):
         raise store.BadInput(f"rows, columns and values are {', '.join(names)}, but must be three columns; name each")
     home, files = folder(path), [Path(source) for source in sources]
-    made_of = {**names._asdict(), "files": sorted(list(digest(file)) for file in files)}
-    if store.group_attributes(home).get("status") == "complete":
-        return _again(home, made_of)
-    store.check_vacant(home, expendable=EXPENDABLE)
+    made_of = {**names._asdict(), "files": sorted(list(digest(file, FILES)) for file in files)}
+    before = prepared_before(home, "table", made_of, {"files": "the files have another content"})
+    if before is not None:
+        return _prepared(home, before, new=False)
     contents = _read_contents(files, names)
-    with only_writer(home) as still_ours:
-        store.begin(home, expendable=EXPENDABLE)
-        try:
-            attributes = _write(home, files, names, contents, on_progress)
-        except store.BadInput:
-            home.remove()
-            raise
-        still_ours()
-        store.publish(home, {**attributes, "prep": made_of})
+    attributes = prepare(home, made_of, lambda: _write(home, files, names, contents, on_progress))
     return _prepared(home, attributes, new=True)
-
-
-def _again(home: Folder, made_of: Mapping[str, Any]) -> PreparedTable:
-    """Return what a complete store holds, where it was made of just this."""
-    attributes = store.open_matrix(home).attributes
-    stored = attributes.get("prep", {})
-    if attributes["kind"] != "table":
-        raise StoreDiffers(f"{home} does not hold a table (kind: {attributes['kind']}); choose another --zarr")
-    different = [f"{key}: {stored[key]} → {made_of[key]}" for key in Names._fields if stored[key] != made_of[key]]
-    if not different and stored["files"] != made_of["files"]:
-        different = ["the files have another content"]
-    if different:
-        raise StoreDiffers(
-            f"{home} was made of another table ({'; '.join(different)}); choose another --zarr, or remove it first"
-        )
-    return _prepared(home, attributes, new=False)
 
 
 def _prepared(home: Folder, attributes: Mapping[str, Any], *, new: bool) -> PreparedTable:
@@ -167,25 +135,20 @@ def _write(
         features=list(contents.features),
         items=list(contents.items),
     )
-    columns = sampled_columns(matrix)
     with spilled(home) as room:
-        A, sample = (Spill(room, name, store.chunk_images(m)) for name in ("A", "sample"))
-        for i, j, values, drawn in _entries(files, names, contents, columns):
+        A = Spill(room, "A", store.chunk_images(m))
+        for i, j, values in _entries(files, names, contents):
             A.add(i, j, values)
-            sample.add(i[drawn >= 0], drawn[drawn >= 0], values[drawn >= 0])
-        blocks = _blocks(A, matrix, n, on_progress)
-        return write_blocks(home, matrix, blocks, _blocks(sample, matrix, len(columns)))
+        return write_blocks(home, matrix, *dense_blocks(A, matrix, partial(_dense, matrix), on_progress))
 
 
-def _entries(files: Sequence[Path], names: Names, contents: Contents, columns: NDArray[np.int64]) -> Iterator[Entries]:
+def _entries(files: Sequence[Path], names: Names, contents: Contents) -> Iterator[Entries]:
     """Read the files again; BadInput where they are not what they were."""
-    drawn = np.full(len(contents.items), -1)
-    drawn[columns] = np.arange(len(columns))
     n_entries = 0
     for file in files:
         for batch in batches(file, names):
             i, j = _found(batch.rows, contents.features, file), _found(batch.columns, contents.items, file)
-            yield Entries(i, j, batch.values, drawn[j])
+            yield Entries(i, j, batch.values)
             n_entries += len(batch.values)
     if n_entries != contents.n_entries:
         raise _changed(*files)
@@ -203,21 +166,16 @@ def _changed(*files: Path) -> store.BadInput:
     return store.BadInput(f"{', '.join(map(str, files))} changed while being read; run the same command again")
 
 
-def _blocks(
-    spill: Spill, matrix: Matrix, n: int, on_progress: Callable[[int, int], None] = lambda done, total: None
-) -> Iterator[Block]:
-    """Make the chunks of n columns dense, one after another."""
-    m, c = matrix.shape[0], spill.chunk_images
-    for first in range(0, n, c):
-        width = min(c, n - first)
-        entries = spill.take(first // c, m * width + 1)  # one more than there is room for has a double in it
-        values, present = np.zeros((m, width), np.float32), np.zeros((m, width), np.bool_)
-        values[entries["i"], entries["j"]] = entries["value"]
-        present[entries["i"], entries["j"]] = True
-        if present.sum() < len(entries):
-            raise _twice(matrix, first, entries)
-        yield Block(values, present if matrix.masked else None)
-        on_progress(first + width, n)
+def _dense(matrix: Matrix, spill: Spill, k: int, width: int) -> Block:
+    """Make a chunk of so many columns dense; BadInput where an entry of it is given twice."""
+    m = matrix.shape[0]
+    entries = spill.take(k, m * width + 1)  # one more than there is room for has a double in it
+    values, present = np.zeros((m, width), np.float32), np.zeros((m, width), np.bool_)
+    values[entries["i"], entries["j"]] = entries["value"]
+    present[entries["i"], entries["j"]] = True
+    if present.sum() < len(entries):
+        raise _twice(matrix, k * spill.chunk_images, entries)
+    return Block(values, present if matrix.masked else None)
 
 
 def _twice(matrix: Matrix, first: int, entries: NDArray[np.void]) -> store.BadInput:

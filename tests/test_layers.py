@@ -71,6 +71,7 @@ def test_kernels_import_numpy_alone():
         ("pyarrow", {"data_prep/table_files.py"}),
         ("scipy", {"pipeline/sparse.py", "pipeline/report/pairs.py"}),
         ("matplotlib", {"pipeline/report/curves.py"}),
+        ("sklearn", {"data_prep/vectorize.py"}),
         ("click", set()),
     ],
 )

@@ -12,7 +12,21 @@ import click
 
 FULL = {errno.ENOSPC, errno.EDQUOT}
 """What a full disk says: as with errors that pass, the same command can be run again."""
-COMMANDS = ("prep", "prep-table", "plan", "run", "info", "transform", "match", "topics", "verify", "repair", "demo")
+COMMANDS = (
+    "prep",
+    "prep-table",
+    "prep-matrix",
+    "prep-text",
+    "plan",
+    "run",
+    "info",
+    "transform",
+    "match",
+    "topics",
+    "verify",
+    "repair",
+    "demo",
+)
 EXIT_CODES = """\b
 Exit codes:
     0  done, or nothing to do

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from data_prep import store
-from data_prep.batches import batches
+from data_prep.batches import batches, noun_of
 from data_prep.folders import Folder
 from pipeline.commands import options
 from pipeline.commands.signals import safe_point
@@ -43,7 +43,7 @@ def match(
     place: options.Place,
     as_json: bool,
 ) -> int:
-    """Find the stored images that are most like each of some others, by their weights.
+    """Find the stored images, or documents, that are most like each of some others, by their weights.
 
     The score is the cosine of their weights, each component counted with the norm of its basis image: 1 is the same
     mixture. The search is exact, and of equal scores the image that comes first in the store comes first.
@@ -57,7 +57,7 @@ def match(
         _say_clusters(factors, as_json)
         return 0
     if not sources and not lists:
-        raise click.UsageError("no images are given; name a folder, an archive or an image, or give --from-list")
+        raise click.UsageError("no images are given, or documents; name a folder or files, or give --from-list")
     warnings.filterwarnings("ignore", module="PIL")  # it warns of files on stderr, which have a reason each here
     matrix, broken = store.open_matrix(path), 0
     if sheet is not None and "image_shape" not in matrix.attributes:
@@ -96,6 +96,7 @@ def _say_clusters(factors: Factors, as_json: bool) -> None:
         for image, component in zip(names, found.tolist(), strict=True):
             options.say(json.dumps({"image": image, "component": component}))
         return
+    noun = noun_of(store.open_matrix(factors.path.parent.parent.parent))
     for component, count in sorted(Counter(found.tolist()).items(), key=lambda one: (-one[1], one[0])):
         which = "none" if component < 0 else f"component {component}"
-        options.say(f"{which}: {count:,} images, {count / len(found):.1%}")
+        options.say(f"{which}: {count:,} {noun}s, {count / len(found):.1%}")

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from data_prep.batches import batches
+from data_prep.batches import batches, noun_of
 from data_prep.folders import Folder, folder
 from data_prep.store import open_matrix
 from pipeline.commands import options, progress
@@ -36,20 +36,21 @@ def transform(
     place: options.Place,
     as_json: bool,
 ) -> int:
-    """Find the weights H ≥ 0 of images for the basis images W of a factorization, which stay as they are.
+    """Find the weights H ≥ 0 of images, or documents, for the W of a factorization, which stays as it is.
 
-    SOURCES are what `prep` takes, and decoded as the store's images were; or another prepared store. The weights are
-    those with the least ‖A − W H‖², to 1e-4 of it. `--out -` writes CSV, with --json an object a line.
+    SOURCES are what `prep` takes, or `prep-text`, and read as the store's own were; or another prepared store. The
+    weights are those with the least ‖A − W H‖², to 1e-4 of it. `--out -` writes CSV, with --json an object a line.
 
     \b
     Example:
       nmf-batch transform more/ --zarr faces.zarr --name d99 --out weights.zarr
     """
     if not sources and not lists:
-        raise click.UsageError("no images are given; name a folder, an archive or an image, or give --from-list")
+        raise click.UsageError("no images are given, or documents; name a folder or files, or give --from-list")
     warnings.filterwarnings("ignore", module="PIL")  # it warns of files on stderr, which have a reason each here
-    factors, images = open_factors(path, name), batches(open_matrix(path), sources, lists)
-    n, shown = sum(map(len, images)), progress.Progress("image")
+    factors, matrix = open_factors(path, name), open_matrix(path)
+    images, noun = batches(matrix, sources, lists), noun_of(matrix)
+    n, shown = sum(map(len, images)), progress.Progress(noun)
     with safe_point(), executor_at(place, n) as executor:
         if out == STDOUT:
             broken = sum(
@@ -60,7 +61,7 @@ def transform(
                 where = folder(out)
             broken = write_weights(where, factors, images, executor, lambda done: shown(done, n))
             summary = {"out": str(where), "n": n, "unreadable": broken, "revision": factors.path.name}
-            text = f"{where}: weights of {n:,} images{f', {broken} of them unreadable' if broken else ''}"
+            text = f"{where}: weights of {n:,} {noun}s{f', {broken} of them unreadable' if broken else ''}"
             options.say(json.dumps(summary) if as_json else text)
     shown.close()
     return 3 if broken else 0
