@@ -2,8 +2,9 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,10 +81,6 @@ def run(
     snapshots = None if animate is None else _snapshots(path)
     shown = progress.Progress("iteration")
 
-    def on_iteration(iterations: Sequence[Iteration]) -> None:
-        _show(iterations, shown, config.max_iter, as_json)
-        point()
-
     with safe_point(grace) as point, options.connected(place):
         result = factorize(
             path,
@@ -92,7 +89,7 @@ def run(
             fresh=fresh,
             refresh=refresh,
             memory_nbytes=memory,
-            on_iteration=on_iteration,
+            on_iteration=partial(_show, shown, config.max_iter, as_json, point),
             on_factors=snapshots or (lambda W: None),
             checkpoint_every=checkpoint_every,
             lock_timeout_s=lock_timeout,
@@ -124,10 +121,13 @@ def _animate(snapshots: "Sequence[Snapshot]", file: Path) -> None:
     click.echo(f"{file}: how W developed, in {len(snapshots)} pictures", err=True)
 
 
-def _show(iterations: Sequence[Iteration], shown: progress.Progress, max_iter: int, as_json: bool) -> None:
+def _show(
+    shown: progress.Progress, max_iter: int, as_json: bool, point: Callable[[], None], iterations: Sequence[Iteration]
+) -> None:
     if as_json:
         options.say(json.dumps({"iteration": len(iterations), **_told(iterations[-1])}))
     shown(len(trailing(iterations, iterations[-1].phase)), max_iter, _where(iterations[-1]))
+    point()
 
 
 def _where(last: Iteration) -> str:
