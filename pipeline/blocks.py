@@ -3,17 +3,29 @@
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from data_prep import store
 from data_prep.folders import Folder
-from pipeline.sparse import Sparse, without_zeros
+from pipeline.sparse import Sparse, joined, without_zeros
 
 COLUMNS_TOGETHER = 1024
 T = TypeVar("T")
+
+
+class Shaped(Protocol):
+    """A block of columns of any form."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(rows, columns)."""
+        ...
+
+
+B = TypeVar("B", bound=Shaped)
 
 
 @dataclass(frozen=True)
@@ -39,12 +51,12 @@ class StoredBlocks:
 
 @dataclass(frozen=True)
 class WithoutZeros:
-    """The same blocks, as lists of what is not zero."""
+    """The same columns, as lists of what is not zero, and beside each other where they are narrow."""
 
     stored: StoredBlocks
 
     def __iter__(self) -> Iterator[Sparse]:
-        return map(without_zeros, self.stored)
+        return map(joined, _groups(map(without_zeros, self.stored)))
 
 
 def read_ahead(blocks: Iterable[T]) -> Iterator[T]:
@@ -63,12 +75,36 @@ def read_ahead(blocks: Iterable[T]) -> Iterator[T]:
 
 def side_by_side(blocks: Iterable[NDArray[Any]]) -> list[NDArray[Any]]:
     """Put blocks together that are narrow: to sweep over few columns takes as long as over a thousand."""
-    wide: list[list[NDArray[Any]]] = [[]]
+    return [_beside(together) for together in _groups(blocks)]
+
+
+def like(A: Iterable[B], H: Iterable[NDArray[Any]] | None) -> Iterator[tuple[B, NDArray[Any] | None]]:
+    """Each block of A with the columns of H for it, whose own blocks may be narrower; None where there is no H."""
+    if H is None:
+        yield from ((block, None) for block in A)
+        return
+    parts = iter(H)
+    for block in A:
+        found = [next(parts)]
+        while sum(part.shape[1] for part in found) < block.shape[1]:
+            found.append(next(parts))
+        yield block, _beside(found)
+
+
+def _groups(blocks: Iterable[B]) -> Iterator[list[B]]:
+    """Blocks that go together, so few that there are a thousand columns."""
+    group: list[B] = []
     for block in blocks:
-        if sum(one.shape[1] for one in wide[-1]) >= COLUMNS_TOGETHER:
-            wide.append([])
-        wide[-1].append(block)
-    return [np.concatenate(together, axis=1) if len(together) > 1 else together[0] for together in wide]
+        group.append(block)
+        if sum(one.shape[1] for one in group) >= COLUMNS_TOGETHER:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def _beside(blocks: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    return np.concatenate(blocks, axis=1) if len(blocks) > 1 else blocks[0]
 
 
 @dataclass(frozen=True)

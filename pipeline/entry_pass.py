@@ -4,7 +4,6 @@ The task of a partition improves its part of H, block by block, and returns what
 the W it was given and the H it made. Of a block there are only A itself and panels of W H at a time.
 """
 
-import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 
 from pipeline import entries
 from pipeline.basis import Basis, EntrySums
-from pipeline.blocks import read_ahead
+from pipeline.blocks import like, read_ahead
 from pipeline.config import FROBENIUS, KULLBACK_LEIBLER
 from pipeline.entries import Block, Piece, Weigh, times_W
 from pipeline.kernels import Matrix, cold_start, gram, multiplied
@@ -53,7 +52,7 @@ class EntryVisit:
         W = Basis(aligned(W.W), W.WtW)
         improved: list[Matrix] = []
         total: EntrySums | None = None
-        for A_j, H_j in zip(read_ahead(A), itertools.repeat(None) if H is None else H, strict=H is not None):
+        for A_j, H_j in like(read_ahead(A), H):
             H_new = improve(A_j, W, None if H_j is None else aligned(H_j), self)
             sums = summed(A_j, W.W, H_new, self)
             total = sums if total is None else accumulate(total, sums)

@@ -74,25 +74,31 @@ def hals(G: Matrix, C: Matrix, H: Matrix, sweeps: int) -> Matrix:
     curvature[curvature == 0] = np.inf  # a dead component has no direction: it stays
     G, C, H = G / curvature, C / curvature, H.copy()
     change, most = (np.empty((min(ROWS_TOGETHER, len(H)), H.shape[1]), np.float32) for _ in range(2))
+    together = [slice(first, first + ROWS_TOGETHER) for first in range(0, len(H), ROWS_TOGETHER)]
+    within = [_lower(G[rows, rows]) for rows in together]
     for _ in range(sweeps):
-        for first in range(0, len(H), ROWS_TOGETHER):
-            rows = slice(first, first + ROWS_TOGETHER)
-            height = len(H[rows])
-            _improve_rows(G, C, H, rows, change[:height], most[:height])
+        for rows, among in zip(together, within, strict=True):
+            _improve_rows((G[rows], C[rows], among), H, rows, change[: len(among)], most[: len(among)])
     return H
 
 
-def _improve_rows(G: Matrix, C: Matrix, H: Matrix, rows: slice, change: Matrix, most: Matrix) -> None:
-    """One exact minimisation of each of a few rows of H, in place, in order; G and C are divided by the curvature.
+def _lower(G: Matrix) -> Matrix:
+    """What the rows before each of a few rows have changed of its gradient, with its own change as it is."""
+    among = -np.tril(G, -1)
+    np.fill_diagonal(among, 1)
+    return among
+
+
+def _improve_rows(given: tuple[Matrix, Matrix, Matrix], H: Matrix, rows: slice, change: Matrix, most: Matrix) -> None:
+    """One exact minimisation of each of a few rows of H, in place, in order; rows of G and C are divided by curvature.
 
     Two operations a row: its change is what the gradient asks for, less what the rows before it have changed already,
     and at most so far down that nothing is left of it.
     """
-    np.matmul(G[rows], H, out=change)
-    np.subtract(C[rows], change, out=change)
+    G, C, among = given
+    np.matmul(G, H, out=change)
+    np.subtract(C, change, out=change)
     np.negative(H[rows], out=most)
-    among = -np.tril(G[rows, rows], -1)
-    np.fill_diagonal(among, 1)
     wanted = np.empty_like(change[0])
     for k, row in enumerate(change):
         np.dot(among[k, : k + 1], change[: k + 1], out=wanted)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from pipeline import engine
 from pipeline.basis import Added, Basis, Sums, squares
-from pipeline.blocks import read_ahead
+from pipeline.blocks import like, read_ahead
 from pipeline.kernels import Matrix, gram
 from pipeline.panels import Columns, aligned, back_project, one_blas_thread, project, residuals, squared_residual
 from pipeline.penalties import NONE, Weights, penalised
@@ -200,7 +200,7 @@ def visit_partition(
     improved: list[Matrix] = []
     lists: list[Sparse] = []
     total: Sums | None = None
-    for A_j, H_j in zip(read_ahead(A), itertools.repeat(None) if H is None else H, strict=H is not None):
+    for A_j, H_j in like(read_ahead(A), H):
         WtA = project(A_j, W_aligned, how.scale)
         H_new = improve(WtW, WtA, None if H_j is None else aligned(H_j))
         missed = squared_residual(A_j, W_aligned, H_new, how.scale) if how.residual else None
@@ -232,10 +232,12 @@ def worst_of_partition(A: Blocks, H: Blocks, W: Matrix, count: int, scale: float
     """Squared residuals of the worst fitted columns of a partition, and what is missed of each (m,)."""
     one_blas_thread()
     worst: list[tuple[float, Matrix]] = []
-    for A_j, H_j in zip(read_ahead(A), map(aligned, H), strict=True):
+    for A_j, H_j in like(read_ahead(A), map(aligned, H)):
+        assert H_j is not None  # since H is not
         errors = sum(np.square(part).sum(axis=0, dtype=np.float64) for part in residuals(A_j, aligned(W), H_j, scale))
         chosen = np.argsort(-errors, kind="stable")[:count]
-        missed = A_j[:, chosen] * np.float32(scale) - aligned(W) @ H_j[:, chosen]
+        columns = A_j[:, chosen].toarray() if lists_entries(A_j) else A_j[:, chosen]
+        missed = columns * np.float32(scale) - aligned(W) @ H_j[:, chosen]
         worst += [(float(errors[j]), image) for j, image in zip(chosen, missed.T, strict=True)]
         worst = sorted(worst, key=lambda one: -one[0])[:count]
     return worst

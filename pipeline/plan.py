@@ -14,7 +14,7 @@ from pipeline.engine import Place
 from pipeline.objective import few_nonzero, is_entrywise, is_masked, is_sparse, nearly_all_zero
 from pipeline.panels import PANEL_ROWS, PANEL_VALUES
 from pipeline.sketching import Choice
-from pipeline.sparse import ENTRIES_TOGETHER
+from pipeline.sparse import VALUES_TOGETHER
 
 PARTITION_NBYTES = 128_000_000
 MIN_PARTITIONS = 16
@@ -159,7 +159,7 @@ def _entries(matrix: StoredMatrix, config: NMFConfig) -> _Entries:
     if not is_sparse(config, matrix):
         return _Entries(work, driver, _chunk_nbytes(matrix) + (values if masked else 0))
     most = max(matrix.most_present or 0, matrix.most_nonzero or 0)
-    return _Entries(work + 64 * most + 8 * ENTRIES_TOGETHER * d, driver, _listed_chunk(matrix))
+    return _Entries(work + 64 * most + 8 * VALUES_TOGETHER, driver, _listed_chunk(matrix))
 
 
 def _listed_chunk(matrix: StoredMatrix) -> int:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from data_prep import store
 from data_prep.sample import column_hash
-from pipeline.blocks import StoredBlocks
+from pipeline.blocks import StoredBlocks, WithoutZeros
 from pipeline.entries import HELD_OUT, MISSING, PRESENT, DenseBlock
 from pipeline.panels import panels
 from pipeline.sparse import without_zeros
@@ -29,12 +29,24 @@ class Which:
     sparse: bool
     """Whether blocks list the entries that are present, or where all are, those that are not zero."""
 
+    @property
+    def masked(self) -> bool:
+        """Whether not all entries count."""
+        return bool(self.stored or self.alpha or self.holdout)
+
+    @property
+    def lists_nonzeros(self) -> bool:
+        """Whether all entries count, and those that are not zero are listed."""
+        return self.sparse and not self.masked
+
     def block(
         self, A: NDArray[Any], present: NDArray[np.bool_] | None, columns: NDArray[np.int64]
     ) -> DenseBlock | SparseBlock:
         """Return columns of A with what each entry is; see `what`."""
-        if not (self.stored or self.alpha or self.holdout):
-            return SparseBlock(without_zeros(A), zeros=True) if self.sparse else DenseBlock(A)
+        if self.lists_nonzeros:
+            return SparseBlock(without_zeros(A), zeros=True)
+        if not self.masked:
+            return DenseBlock(A)
         what = self.what(A, present, columns)
         return present_entries(A, what) if self.sparse else DenseBlock(A, what)
 
@@ -84,6 +96,9 @@ class EntryBlocks:
 
     def __iter__(self) -> Iterator[DenseBlock | SparseBlock]:
         of_A = self.A
+        if self.which.lists_nonzeros:
+            yield from (SparseBlock(block, zeros=True) for block in WithoutZeros(of_A))
+            return
         first = of_A.chunks.start * store.open_array(of_A.path, "A").chunks[1] + of_A.skip
         masks: Iterable[Any] = itertools.repeat(None)
         if self.which.stored:
