@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from data_prep.store import StoredMatrix
 from pipeline import engine
+from pipeline.blocks import COLUMNS_TOGETHER
 from pipeline.config import NMFConfig
 from pipeline.engine import Place
 from pipeline.objective import few_nonzero, is_entrywise, is_masked, is_sparse, nearly_all_zero
@@ -158,8 +159,12 @@ def _entries(matrix: StoredMatrix, config: NMFConfig) -> _Entries:
     work = 3 * 4 * panel + 4 * 4 * c * d + (4 + 8 + 8) * m * d + (2 * values + 3 * 8 * panel if masked else 0)
     if not is_sparse(config, matrix):
         return _Entries(work, driver, _chunk_nbytes(matrix) + (values if masked else 0))
-    most = max(matrix.most_present or 0, matrix.most_nonzero or 0)
-    return _Entries(work + 64 * most + 8 * VALUES_TOGETHER, driver, _listed_chunk(matrix))
+    most, listed = max(matrix.most_present or 0, matrix.most_nonzero or 0), 8 * VALUES_TOGETHER
+    if masked:
+        return _Entries(work + 64 * most + listed, driver, _listed_chunk(matrix))
+    together = -(-COLUMNS_TOGETHER // matrix.chunk_images)  # chunks beside each other
+    listed += together * (64 * most + 4 * 4 * matrix.chunk_images * d)
+    return _Entries(listed + 8 * m * d, 4 * m * d, _listed_chunk(matrix))
 
 
 def _listed_chunk(matrix: StoredMatrix) -> int:
@@ -177,6 +182,8 @@ def _needs(matrix: StoredMatrix, d: int, place: Place, budget: int, choice: Choi
     (m, n), parts = matrix.shape, partitions(matrix)
     column_nbytes = _listed_nbytes(matrix) / n if nearly_all_zero(matrix) else m * matrix.dtype.itemsize
     sketch = 0 if choice is None else choice.nbytes(m, d, column_nbytes)
+    if choice is not None and choice.kind == "all" and nearly_all_zero(matrix):
+        sketch = max(choice.tall_nbytes(m, d) - _driver_nbytes(matrix, d), 0) + 4 * d * n  # one comes after the other
     of_sample = choice is not None and not choice.whole
     here = place.in_process or of_sample or sketch <= H_SHARE * budget
     driver = _driver_nbytes(matrix, d) + (sketch if here and not of_sample else 0)
@@ -245,8 +252,13 @@ def _work_nbytes(matrix: StoredMatrix, d: int, place: Place, parts: list[range])
     c = min(matrix.chunk_images, n)
     reading = 3 * _chunk_nbytes(matrix)  # as stored, decoded, and the one read ahead
     panel = 4 * min(m * c, max(PANEL_ROWS * c, PANEL_VALUES))
-    updating = 6 * 4 * d * c + 2 * 8 * d * d
     sums = (4 + 8 + 8) * m * d  # of a block, of the partition, and of a neighbour it is added to
+    if nearly_all_zero(matrix):
+        c = min(c + COLUMNS_TOGETHER, n)
+        reading = 2 * _chunk_nbytes(matrix)  # what is stored is small
+        panel = 2 * max(len(part) for part in parts) * _listed_chunk(matrix)  # what is listed of a task, and joined
+        sums = (4 + 8) * m * d  # of the partition, and of a neighbour it is added to
+    updating = 6 * 4 * d * c + 2 * 8 * d * d
     return threads_of(place, parts) * (reading + panel + updating + sums + 4 * m * d)
 
 

@@ -59,9 +59,12 @@ class Choice:
 
     def nbytes(self, m: int, d: int, column_nbytes: float) -> int:
         """Bytes of the sample, of B, of three versions of H, and of what has a row a pixel, all in one process."""
-        wide, tall = (self.rank or 0) + 3 * d, 8 * self.range_rank + 5 * d  # the sums of its pass are in float64
-        columns = self.n_columns if self.kind == "all" else self.n_read
-        return round(column_nbytes * columns) + 4 * (wide * self.n_columns + tall * m)
+        wide, columns = (self.rank or 0) + 3 * d, self.n_columns if self.kind == "all" else self.n_read
+        return round(column_nbytes * columns) + 4 * wide * self.n_columns + self.tall_nbytes(m, d)
+
+    def tall_nbytes(self, m: int, d: int) -> int:
+        """Bytes of what has a row a pixel."""
+        return 4 * (8 * self.range_rank + 5 * d) * m  # the sums of its pass are in float64
 
 
 def choose(matrix: StoredMatrix, config: NMFConfig) -> Choice | None:

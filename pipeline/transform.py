@@ -133,6 +133,9 @@ def entry_weights(W: Matrix, A: Block, visit: EntryVisit) -> tuple[Matrix, NDArr
     misfits, squares = np.zeros(A.shape[1]), np.zeros(A.shape[1])
     for piece in A.pieces(W, H, visit.scale):
         misfits += np.asarray(piece.spread(np.square(piece.a - piece.x)).sum(axis=0, dtype=np.float64)).ravel()
+        if A.zeros:
+            of_all = np.einsum("ij,ij->j", H, basis.WtW @ H)
+            misfits += of_all - np.asarray(piece.spread(np.square(piece.x)).sum(axis=0, dtype=np.float64)).ravel()
         squares += np.asarray(piece.spread(np.square(piece.a)).sum(axis=0, dtype=np.float64)).ravel()
     return H, _relative(misfits, squares)
 

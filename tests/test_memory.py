@@ -117,7 +117,10 @@ def test_a_streamed_plan_grows_with_n_by_h_alone(large, times):
 def test_a_plan_within_a_budget_does_not_grow_with_n(large, times):
     """H goes to the store once it would take more than a quarter of the memory."""
     matrix = store.open_matrix(large)
-    grown = [type(matrix)(**{**vars(matrix), "shape": (6000, k * 30_000)}) for k in (8, times)]
+    grown = [
+        type(matrix)(**{**vars(matrix), "shape": (6000, k * 30_000), "n_nonzero": k * matrix.n_nonzero})
+        for k in (8, times)
+    ]
     eight, many = (make_plan(m, NMFConfig(n_components=60), 600 * MEBI) for m in grown)
     assert many.stores_H
     assert many.worker_nbytes <= 600 * MEBI
