@@ -21,6 +21,7 @@ without: A as a CSC matrix of float32 (8 bytes an entry that is not zero, 4 a co
 
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -105,8 +106,8 @@ class Articles:
         """Mean length at which articles have so many different words on average."""
         length = n_rows
         for _ in range(8):
-            length *= n_rows / np.mean([len(self.column(j, length)[0]) for j in range(PILOTS)])
-        return float(length)
+            length *= n_rows / statistics.fmean(len(self.column(j, length)[0]) for j in range(PILOTS))
+        return length
 
 
 def write_articles(path: Path, shape: tuple[int, int], articles: Articles) -> None:
