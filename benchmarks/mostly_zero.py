@@ -153,8 +153,9 @@ def settings_of(iterations: str, with_default: bool) -> dict[str, dict[str, Any]
 def measured(name: str, settings: dict[str, Any], path: Path, small: Path, d: int) -> Method:
     """All three runs of a solver."""
     sparse, dense = (factorized(path, d, how, settings) for how in ("sparse", "dense"))
-    click.echo(f"{name}: done", err=True)
-    return Method(name, sparse, dense, factorized(small, min(d, min(SMALL)), "sparse", settings))
+    method = Method(name, sparse, dense, factorized(small, min(d, min(SMALL)), "sparse", settings))
+    click.echo(row(method))  # at once: the next one may take minutes
+    return method
 
 
 def both(one: float, other: float, form: str) -> str:
@@ -228,9 +229,9 @@ def main(
         click.echo(f"A is {m} words × {n} articles of {matrix.dtype}, {matrix.n_nonzero:,} entries not zero: one in")
         click.echo(f"{1 / share:.0f}, {matrix.nbytes / MEBI:.0f} MiB; d = {d}; made and prepared in {made_s:.0f} s")
         wanted = settings_of(iterations, with_default).items()
+        click.echo("\n".join(table(HEADINGS, ())))
         methods = [measured(name, settings, path, small, d) for name, settings in wanted]
-    lines = [*table(HEADINGS, map(row, methods)), *of_memory(methods, matrix, d), "", verdict(methods)]
-    click.echo("\n".join(lines))
+    click.echo("\n".join([*of_memory(methods, matrix, d), "", verdict(methods)]))
 
 
 if __name__ == "__main__":

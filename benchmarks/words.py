@@ -254,7 +254,7 @@ def measured(name: str, method: Method, at: Given, A: Any, seeds: int) -> Row:
         fit = method(at, seed)
         row.errors.append(errors(A, fit))
         row.fits.append(fit._replace(W=np.empty(0), H=np.empty(0)))
-    click.echo(f"{name}: done", err=True)
+    click.echo(row)  # at once: the next one may take minutes
     return row
 
 
@@ -287,9 +287,9 @@ def main(counts: Path, vocabulary: Path, d: int, seeds: int) -> None:
         )
         click.echo(f"zero, d = {d}, {seeds} seeds; prep-matrix, the whole command: {prep_s:.1f} s")
         for objective, methods in (("squares", SQUARES), ("divergence", DIVERGENCE)):
+            click.echo(f"\n| {' | '.join(HEADINGS)} |\n|{'---|' * len(HEADINGS)}")
             rows = [measured(name, method, at, A, seeds) for name, method in methods.items()]
-            lines = ["", f"| {' | '.join(HEADINGS)} |", f"|{'---|' * len(HEADINGS)}", *map(str, rows)]
-            click.echo("\n".join([*lines, "", verdict(rows, objective)]))
+            click.echo(f"\n{verdict(rows, objective)}")
 
 
 if __name__ == "__main__":
