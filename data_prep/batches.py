@@ -170,6 +170,16 @@ def _of_store(matrix: StoredMatrix, other: StoredMatrix) -> Batches:
         raise store.BadInput(f"{other.path} holds images of {theirs}, but must hold images of {ours}, as {matrix.path}")
     if other.shape[0] != matrix.shape[0] or _features(other) != _features(matrix):
         raise store.BadInput(f"{other.path} has other rows than {matrix.path}, but must have the same")
+    if other.scale != matrix.scale:
+        raise store.BadInput(
+            f"values of {other.path} are to be multiplied with {other.scale:g}, but must be to be multiplied with "
+            f"{matrix.scale:g}, as {matrix.path}; prepare it likewise"
+        )
+    if other.n_present is not None and matrix.n_present is None:
+        raise store.BadInput(
+            f"{other.path} has missing entries, but {matrix.path} has none, so that zeros would be meant; "
+            f"fill them in, or factorize a matrix that has a mask"
+        )
     spans, masked = other.columns(range(other.n_chunks)), other.n_present is not None
     return [StoredBatch(other.path, k, span.start, span.stop, masked) for k, span in enumerate(spans)]
 

@@ -16,7 +16,7 @@ def readable(file: Path, what: str) -> Iterator[None]:
     except (FileNotFoundError, NotADirectoryError) as error:
         raise BadInput(f"{file} is not there; name {what} of this machine") from error
     except IsADirectoryError as error:
-        raise BadInput(f"{file} is a folder; name the {what} in it") from error
+        raise BadInput(f"{file} is a folder; name {what} in it") from error
 
 
 def digest(file: Path, what: str) -> tuple[str, int]:

@@ -240,7 +240,11 @@ def _how(path: Folder) -> How:
 def _positions(path: Folder, span: slice, listing: Listing) -> NDArray[np.int64]:
     """Position of the file that each column was made from, −1 where it is missing."""
     if store.group_attributes(path)["kind"] != "images" or not listing.files:
-        raise Cannot("the images that it was made from are needed; name them with --source")
+        raise Cannot(
+            "the images that it was made from are needed; name them with --source"
+            if store.group_attributes(path)["kind"] == "images"
+            else "it is not made from images; prepare the store again from its files"
+        )
     names = [original_bytes(str(name)) for name in store.read_array(path, "image")[: span.stop]]
     return np.array(list(positions_of(listing.files, names))[span], np.int64)  # all of them: twins keep their order
 

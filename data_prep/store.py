@@ -236,7 +236,9 @@ def open_matrix(path: Where) -> StoredMatrix:
         if (home / "A").exists() and not attributes:
             raise BadInput(f"{path}/zarr.json is missing, but {path}/A is there; restore the file")
         what = "is not an nmf-batch store" if home.exists() else "does not exist"
-        raise BadInput(f"{path} {what}; make one with `nmf-batch prep SOURCE --zarr {path}`")
+        raise BadInput(
+            f"{path} {what}; make one with `nmf-batch prep SOURCE --zarr {path}`, or prep-table, prep-matrix, prep-text"
+        )
     if attributes.get("status") != "complete":
         raise BadInput(
             f"{path} is unfinished: its preparation was interrupted; "

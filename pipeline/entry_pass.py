@@ -18,8 +18,9 @@ from pipeline.config import FROBENIUS, KULLBACK_LEIBLER
 from pipeline.entries import Block, Piece, Weigh, times_W
 from pipeline.kernels import Matrix, cold_start, gram, multiplied
 from pipeline.one_pass import accumulate
-from pipeline.panels import aligned, one_blas_thread, sweep
+from pipeline.panels import aligned, back_project, one_blas_thread, sweep
 from pipeline.penalties import NONE, Weights, by_column
+from pipeline.sparse import lists_entries
 from pipeline.sparse_blocks import SparseBlock
 
 TERMS = {FROBENIUS: (entries.squared, entries.power), KULLBACK_LEIBLER: (entries.divergence, entries.entropy)}
@@ -144,9 +145,9 @@ def summed(A: Block, W: Matrix, H: Matrix, how: EntryVisit) -> EntrySums:
     row_sums, told = np.zeros((m, 1)), np.zeros(2)
     held_out = np.zeros(2)
     for piece in A.pieces(W, H, how.scale):
-        AHt[piece.rows] = piece.spread(up(piece.a, piece.x)) @ H.T
+        AHt[piece.rows] = _times_Ht(piece.spread(up(piece.a, piece.x)), H)
         if down:
-            MHt[piece.rows] = piece.spread(down(piece.a, piece.x)) @ H.T
+            MHt[piece.rows] = _times_Ht(piece.spread(down(piece.a, piece.x)), H)
         told += [piece.total(term(piece.a, piece.x)) for term in TERMS[how.loss]]
         if A.zeros:
             told[0] += _unlisted(W, H, piece)
@@ -164,6 +165,11 @@ def summed(A: Block, W: Matrix, H: Matrix, how: EntryVisit) -> EntrySums:
         penalty_H=_penalty(H, A.column_counts, how),
         held_out=held_out,
     )
+
+
+def _times_Ht(S: Any, H: Matrix) -> Matrix:
+    """S Hᵀ, (rows, d)."""
+    return back_project(S, H, 1.0) if lists_entries(S) else S @ H.T
 
 
 def _unlisted(W: Matrix, H: Matrix, piece: Piece) -> float:

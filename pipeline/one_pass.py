@@ -17,13 +17,13 @@ from pipeline import engine
 from pipeline.basis import Added, Basis, Sums, squares
 from pipeline.blocks import like, read_ahead
 from pipeline.kernels import Matrix, gram
-from pipeline.panels import Columns, aligned, back_project, one_blas_thread, project, residuals, squared_residual
+from pipeline.panels import BackProjection, Columns, aligned, one_blas_thread, project, residuals, squared_residual
 from pipeline.penalties import NONE, Weights, penalised
-from pipeline.sparse import Sparse, joined, lists_entries
+from pipeline.sparse import lists_entries
 
 S = TypeVar("S", bound=Added)
 
-NOT_YET = np.zeros(0)
+ELSEWHERE = np.zeros(0)
 
 Improve = Callable[[Matrix, Matrix, Matrix | None], Matrix]
 """(WᵀW, WᵀA_j, H_j or None at a cold start) → a better H_j."""
@@ -189,33 +189,26 @@ class Visit:
 def visit_partition(
     A: Blocks, H: Blocks | None, W: Basis, improve: Improve, how: Arithmetic
 ) -> tuple[list[Matrix], Sums]:
-    """Visit the blocks of a partition in order; sums over several blocks are in float64, but A Hᵀ goes out in float32.
-
-    Of blocks that list what is not zero, it is one product: what they are of A is much less than A Hᵀ of each would be.
-    """
+    """Visit the blocks of a partition in order; sums over several are in float64, but A Hᵀ goes out in float32."""
     one_blas_thread()
     W_aligned, WtW = aligned(W.W), W.WtW.astype(np.float32)
     lengths = np.sqrt(W.WtW.diagonal())[:, None]
     per_length = np.divide(1, lengths, out=np.zeros_like(lengths), where=lengths > 0)
     improved: list[Matrix] = []
-    lists: list[Sparse] = []
-    total: Sums | None = None
+    AHt, total = BackProjection(how.scale), None
     for A_j, H_j in like(read_ahead(A), H):
         WtA = project(A_j, W_aligned, how.scale)
         H_new = improve(WtW, WtA, None if H_j is None else aligned(H_j))
         missed = squared_residual(A_j, W_aligned, H_new, how.scale) if how.residual else None
         gradient = _gradient(*penalised(WtW, WtA, how.penalty), H_new, per_length) if how.gradient else None
         total_H = float(H_new.sum(dtype=np.float64)) if how.penalty.l1 else None
-        if lists_entries(A_j):
-            lists.append(A_j)
-        AHt = NOT_YET if lists else back_project(A_j, H_new, how.scale)
-        sums = Sums(AHt, gram(H_new), missed, gradient, total_H)
+        AHt.add(A_j, H_new)
+        sums = Sums(ELSEWHERE, gram(H_new), missed, gradient, total_H)
         total = sums if total is None else accumulate(total, sums)
         improved.append(H_new)
     if total is None:
         raise ValueError("a partition has no blocks")
-    AHt = back_project(joined(lists), np.concatenate(improved, axis=1), how.scale) if lists else total.AHt
-    return improved, total._replace(AHt=AHt.astype(np.float32, copy=False))
+    return improved, total._replace(AHt=AHt.total())
 
 
 def _gradient(G: Matrix, C: Matrix, H: Matrix, per_length: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -6,7 +6,7 @@ all but exact, is made by rows.
 
 import functools
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,9 +14,12 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from pipeline.kernels import Matrix, hals
-from pipeline.sparse import Sparse, lists_entries
+from pipeline.sparse import Sparse, joined, lists_entries
 
 PANEL_ROWS, PANEL_VALUES = 512, 2**20
+COMPONENTS_TOGETHER = 64
+LISTED_TOGETHER, MOST_TOGETHER = 2**21, 2**14
+"""Entries and columns of blocks that are multiplied together."""
 
 # A sweep is many operations on short rows, each of which lets go of the interpreter. Two threads that sweep at once
 # spend their time handing it over, and both take longer than one after the other (50 against 24 ms, d = 99, two blocks
@@ -40,13 +43,70 @@ def project(A_j: Columns, W: Matrix, scale: float) -> Matrix:
 
 def back_project(A_j: Columns, H_j: Matrix, scale: float) -> Matrix:
     """A_j H_jᵀ (m, d), by rows of A_j likewise."""
-    scaled = H_j * np.float32(scale)
     if lists_entries(A_j):
-        return A_j @ np.ascontiguousarray(scaled.T)
-    AHt = np.empty((len(A_j), len(H_j)), np.float32)
+        return _listed_back(A_j, [H_j], scale)
+    AHt, scaled = np.empty((len(A_j), len(H_j)), np.float32), H_j * np.float32(scale)
     for rows in panels(A_j):
         np.matmul(panel(A_j, rows), scaled.T, out=AHt[rows])
     return AHt
+
+
+def _listed_back(A: Sparse, H: Sequence[Matrix], scale: float) -> Matrix:
+    """A Hᵀ (m, d) of columns whose H is in several blocks.
+
+    In float64, some components at a time: SciPy adds up what is in a row one after the other, and there may be much.
+    """
+    AHt = np.empty((A.shape[0], len(H[0])), np.float32)
+    for first in range(0, len(H[0]), COMPONENTS_TOGETHER):
+        some = slice(first, first + COMPONENTS_TOGETHER)
+        Ht = np.concatenate([H_j[some] for H_j in H], axis=1).T.astype(np.float64, order="C")
+        Ht *= scale
+        AHt[:, some] = A @ Ht
+    return AHt
+
+
+class BackProjection:
+    """A Hᵀ summed over blocks, in float64 where there are several.
+
+    Of blocks that list what is not zero many are multiplied together: that is less than A Hᵀ of each would be.
+    """
+
+    def __init__(self, scale: float) -> None:
+        self._scale = scale
+        self._total: NDArray[Any] | None = None
+        self._lists: list[Sparse] = []
+        self._H: list[Matrix] = []
+
+    def add(self, A_j: Columns, H_j: Matrix) -> None:
+        """Take in a block."""
+        if not lists_entries(A_j):
+            self._add(back_project(A_j, H_j, self._scale))
+            return
+        self._lists.append(A_j)
+        self._H.append(H_j)
+        listed = sum(one.nnz for one in self._lists)
+        if listed >= LISTED_TOGETHER or sum(one.shape[1] for one in self._lists) >= MOST_TOGETHER:
+            self._multiply()
+
+    def total(self) -> Matrix:
+        """Return the sum, (m, d)."""
+        if self._lists:
+            self._multiply()
+        if self._total is None:
+            raise ValueError("a partition has no blocks")
+        return self._total.astype(np.float32, copy=False)
+
+    def _multiply(self) -> None:
+        product = _listed_back(joined(self._lists), self._H, self._scale)
+        self._lists, self._H = [], []
+        self._add(product)
+
+    def _add(self, product: Matrix) -> None:
+        if self._total is None:
+            self._total = product
+        else:
+            self._total = self._total.astype(np.float64, copy=False)
+            self._total += product
 
 
 def sweep(G: Matrix, C: Matrix, X: Matrix, sweeps: int) -> Matrix:

@@ -18,7 +18,7 @@ from pipeline.entries import PRESENT
 from pipeline.factors import Factors
 from pipeline.kept_sums import read_sums
 from pipeline.kernels import Matrix, cold_start, hals
-from pipeline.objective import is_entrywise, is_masked, which
+from pipeline.objective import few_nonzero, is_entrywise, is_masked, which
 from pipeline.opening import sampled
 from pipeline.plan import RefusedPlan
 from pipeline.range_finder import Range, find_range
@@ -28,8 +28,11 @@ OVERSAMPLING = 10
 SAMPLE_PER_COMPONENT = 20
 CORRECTIONS = 10
 REFINEMENTS = 100
-FLOOR = 1e-3
-"""Of the mean of a column of W: least squares leave zeros, which multiplicative updates would keep."""
+FLOOR, FLOOR_OF_COUNTS = 1e-3, 1.0
+"""Of the mean of a column of W: least squares leave zeros, which multiplicative updates would keep. Where nearly all is
+zero, W of squares is not near that of the divergence, and what is small in it would get lost early."""
+NOTHING = 1e-5
+"""Share of the longest column of W below which one is made of rounding alone."""
 ROUNDING = 1e-6
 """Share of the largest singular value, in float32, below which one is rounding and its vectors mean nothing."""
 
@@ -94,10 +97,11 @@ def cold(
         H = [RandomBlocks(seed, d, w, part.start) for w, part in zip(widths, parts, strict=True)]
     found = range_of_sample(matrix, config, visited)
     W = basis_images(config, found, matrix.shape[0])
-    if found is not None and is_entrywise(config, matrix):
+    counts = few_nonzero(config, matrix)
+    if found is not None and is_entrywise(config, matrix) and not counts:
         W = refined(found, W)
     if config.solver == "amu":
-        W = np.maximum(W, FLOOR * W.mean(axis=0))
+        W = np.maximum(W, (FLOOR_OF_COUNTS if counts else FLOOR) * W.mean(axis=0))
     return State(W=basis_of(fill_zeros(W) if config.solver == "mu" else W), H=H)
 
 
@@ -234,7 +238,8 @@ def fill_zeros(W: Matrix) -> Matrix:
 
 
 def revive(W: Matrix, seed: int) -> Matrix:
-    """Give components without any pixel (the sample had no more singular vectors) random ones."""
-    dead = ~W.any(axis=0)
+    """Give components without any pixel random ones: there were no more singular vectors, or of one sign only."""
+    norms = np.linalg.norm(W, axis=0)
+    dead = norms <= NOTHING * norms.max()
     W[:, dead] = uniform(seed, 0, W.shape)[:, dead] * (W.mean() or 1)
     return W

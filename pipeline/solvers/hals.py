@@ -67,7 +67,21 @@ class HALS:
             momentum=momentum.after_a_gain(state.W.W, state.H if self.extrapolates_H else None) if warm else momentum,
             sums=None if self.extrapolates_H else sums.kept(),
         )
-        return _revived(A, taken, sums)
+        return self._revived(A, taken, sums)
+
+    def _revived(self, A: Matrixlike, state: State, sums: Sums) -> State:
+        """Let components that no image uses start again from what is missed of the worst-fitted images."""
+        dead: Any = np.flatnonzero(sums.HHt.diagonal() == 0)
+        if not len(dead) or state.loss == 0 or state.momentum.revivals == 0:
+            return state
+        missed = A.worst_fitted(state.W, state.H, len(dead))
+        columns = state.W.W.copy()
+        for k, image in zip(dead, missed, strict=False):
+            columns[:, k] = np.maximum(image, 0)
+        W = basis.basis_of(columns)
+        penalty = basis.penalty_of(self.penalty_W, W, self.penalty_H, sums)
+        loss = state.loss - state.penalty + penalty  # H is zero there: W H is what it was
+        return replace(state, W=W, loss=loss, penalty=penalty, momentum=state.momentum.after_a_revival())
 
 
 def improve(WtW: Matrix, WtA: Matrix, H: Matrix | None, sweeps: int = WARM_SWEEPS, penalty: Weights = NONE) -> Matrix:
@@ -81,15 +95,3 @@ def improve(WtW: Matrix, WtA: Matrix, H: Matrix | None, sweeps: int = WARM_SWEEP
 def improve_W(HHt: Matrix, HAt: Matrix, Wt: Matrix, sweeps: int = WARM_SWEEPS, penalty: Weights = NONE) -> Matrix:
     """Sweeps over a block of Wᵀ."""
     return sweep(*penalised(HHt, HAt, penalty), np.maximum(Wt, 0), sweeps)
-
-
-def _revived(A: Matrixlike, state: State, sums: Sums) -> State:
-    """Let components that no image uses start again from what is missed of the worst-fitted images."""
-    dead: Any = np.flatnonzero(sums.HHt.diagonal() == 0)
-    if not len(dead) or state.loss == 0 or state.momentum.revivals == 0:
-        return state
-    missed = A.worst_fitted(state.W, state.H, len(dead))
-    W = state.W.W.copy()
-    for k, image in zip(dead, missed, strict=False):
-        W[:, k] = np.maximum(image, 0)
-    return replace(state, W=basis.basis_of(W), momentum=state.momentum.after_a_revival())
