@@ -233,8 +233,8 @@ def articles(tmp_path_factory):
 
 
 @pytest.mark.parametrize("settings", [{}, {"loss": KL}], ids=["squares", "divergence"])
-def test_measured_is_at_most_planned_and_planned_at_most_twice_measured(articles, settings):
+def test_measured_is_at_most_planned_and_planned_at_most_2_5_of_measured(articles, settings):
     config, matrix = NMFConfig(n_components=60, solver="mu", **settings), store.open_matrix(articles)
     planned = make_plan(matrix, config, 500 * MEBI).worker_nbytes
     measured = int(run(articles, 60, 500 * MEBI, "mu", settings).stdout)
-    assert measured <= planned <= 2 * measured
+    assert measured <= planned <= 2.5 * measured
