@@ -8,7 +8,7 @@ from pipeline.config import FROBENIUS, KULLBACK_LEIBLER, NMFConfig
 from pipeline.entries import SPARSE
 from pipeline.entry_pass import EntryVisit
 from pipeline.one_pass import BlockMatrix
-from pipeline.solvers.entrywise import Entrywise
+from pipeline.solvers.entrywise import LEAST_LEFT, LEFT_OF_COUNTS, Entrywise
 from pipeline.solvers.hals import HALS
 from pipeline.solvers.mu import MU
 from pipeline.solvers.state import Solver
@@ -111,7 +111,8 @@ def solver_of(config: NMFConfig, matrix: StoredMatrix) -> Solver[BlockMatrix]:
         penalty=for_H,
     )
     idle = matrix.shape[1] - matrix.n_ok
-    return Entrywise(visit=visit, extrapolates=not letter, penalty=for_W, idle=idle)
+    left = LEFT_OF_COUNTS if few_nonzero(config, matrix) else LEAST_LEFT
+    return Entrywise(visit=visit, extrapolates=not letter, least_left=left, penalty=for_W, idle=idle)
 
 
 def which(config: NMFConfig, matrix: StoredMatrix) -> Which:

@@ -20,9 +20,9 @@ from pipeline.panels import sweep
 from pipeline.penalties import NONE, Weights, by_column
 from pipeline.solvers.state import State
 
-LEAST_LEFT = 0.7
-"""Share of an entry of W that extrapolation leaves: multiplicative updates do not bring it back from near zero. With
-0.1, counts of words end 1 % higher."""
+LEAST_LEFT, LEFT_OF_COUNTS = 0.1, 0.7
+"""Share of an entry of W that extrapolation leaves: multiplicative updates do not bring it back from near zero. Counts
+that are nearly all zero end 1 % higher with the former; where few entries are present, the latter lets W run away."""
 W_SWEEPS = 8
 
 
@@ -44,6 +44,7 @@ class Entrywise:
 
     visit: EntryVisit
     extrapolates: bool
+    least_left: float = LEAST_LEFT
     penalty: Weights = NONE
     """On W, for each entry of a row."""
     idle: int = 0
@@ -112,7 +113,7 @@ class Entrywise:
         if momentum.W_before is None:
             return improved
         W: Matrix = improved.W + np.float32(momentum.beta) * (improved.W - momentum.W_before)
-        return basis_of(np.maximum(W, 0 if self.visit.fills else np.float32(LEAST_LEFT) * improved.W))
+        return basis_of(np.maximum(W, 0 if self.visit.fills else np.float32(self.least_left) * improved.W))
 
     def _penalty(self, W: Basis, row_counts: NDArray[np.float64]) -> float:
         if self.penalty == NONE:
