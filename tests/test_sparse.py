@@ -62,7 +62,8 @@ def start(rng):
 
 @pytest.fixture
 def as_dense(monkeypatch):
-    """What to call for zeros to be entries like others from then on."""
+    """What to call for zeros to be entries like others from then on; of W is left what is left there."""
+    monkeypatch.setattr(objective, "LEFT_OF_COUNTS", objective.LEAST_LEFT)
     return lambda: monkeypatch.setattr(objective, "SPARSE", 0)
 
 
