@@ -10,7 +10,7 @@ lognormal, and its counts are Poisson. Articles are drawn one by one, from the s
 
 Every run is `factorize` in a process of its own, on all cores. For the dense one `pipeline.objective.SPARSE` is 0
 before: the plan, the sketch, the blocks and the objective all ask there, and the process ends in error unless its
-matrix is then said to be dense. "iterations s" are those between the first and the last entry of the record, thus
+matrix is then said to be dense. Its iterations are made the same ones, with as few sweeps; the default has its own. "iterations s" are those between the first and the last entry of the record, thus
 without the start and without what the first iteration has to read; "whole s" is the last entry's. Both are to come to
 the same error, that of the record: ‖A − W H‖ / ‖A‖, or the share of the divergence.
 
@@ -53,6 +53,7 @@ from pipeline import factorize, objective
 path, d, dense, settings = sys.argv[1], int(sys.argv[2]), sys.argv[3] == "dense", json.loads(sys.argv[4])
 if dense:
     objective.SPARSE = 0
+    objective.WARM_SWEEPS, objective.LEAST_LEFT = objective.LISTED_SWEEPS, objective.LEFT_OF_COUNTS
 assert objective.nearly_all_zero(open_matrix(path)) is not dense
 iterations = factorize(path, d, fresh=True, **settings).factors.iterations
 first, last = iterations[0], iterations[-1]

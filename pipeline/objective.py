@@ -9,7 +9,7 @@ from pipeline.entries import SPARSE
 from pipeline.entry_pass import EntryVisit
 from pipeline.one_pass import BlockMatrix
 from pipeline.solvers.entrywise import LEAST_LEFT, LEFT_OF_COUNTS, Entrywise
-from pipeline.solvers.hals import HALS
+from pipeline.solvers.hals import HALS, LISTED_SWEEPS, WARM_SWEEPS
 from pipeline.solvers.mu import MU
 from pipeline.solvers.state import Solver
 from pipeline.which import Which
@@ -99,7 +99,10 @@ def solver_of(config: NMFConfig, matrix: StoredMatrix) -> Solver[BlockMatrix]:
     for_H, for_W = penalties.of_H(config), penalties.of_W(config)
     if not is_entrywise(config, matrix):
         of_W, of_H = for_W.times(matrix.n_ok), for_H.times(matrix.shape[0])
-        return (MU if config.solver == "mu" else HALS)(penalty_W=of_W, penalty_H=of_H)
+        if config.solver == "mu":
+            return MU(penalty_W=of_W, penalty_H=of_H)
+        sweeps = LISTED_SWEEPS if few_nonzero(config, matrix) else WARM_SWEEPS
+        return HALS(sweeps=sweeps, penalty_W=of_W, penalty_H=of_H)
     fills, letter = config.solver == "hals", config.solver == "mu"
     visit = EntryVisit(
         scale=matrix.scale,

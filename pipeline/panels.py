@@ -17,7 +17,8 @@ from pipeline.kernels import Matrix, hals
 from pipeline.sparse import Sparse, joined, lists_entries
 
 PANEL_ROWS, PANEL_VALUES = 512, 2**20
-COMPONENTS_TOGETHER = 64
+MANY = 1024
+"""Entries of a row, from which on a float32 sum of one after the other loses more than a product of BLAS would."""
 LISTED_TOGETHER, MOST_TOGETHER = 2**21, 2**14
 """Entries and columns of blocks that are multiplied together."""
 
@@ -54,14 +55,14 @@ def back_project(A_j: Columns, H_j: Matrix, scale: float) -> Matrix:
 def _listed_back(A: Sparse, H: Sequence[Matrix], scale: float) -> Matrix:
     """A Hᵀ (m, d) of columns whose H is in several blocks.
 
-    In float64, some components at a time: SciPy adds up what is in a row one after the other, and there may be much.
+    SciPy adds up what is in a row one after the other, so rows of many entries are multiplied in float64.
     """
-    AHt = np.empty((A.shape[0], len(H[0])), np.float32)
-    for first in range(0, len(H[0]), COMPONENTS_TOGETHER):
-        some = slice(first, first + COMPONENTS_TOGETHER)
-        Ht = np.concatenate([H_j[some] for H_j in H], axis=1).T.astype(np.float64, order="C")
-        Ht *= scale
-        AHt[:, some] = A @ Ht
+    Ht = np.ascontiguousarray(np.concatenate(H, axis=1).T)
+    Ht *= np.float32(scale)
+    AHt: Matrix = A @ Ht
+    full = np.flatnonzero(np.bincount(A.indices, minlength=A.shape[0]) > MANY)
+    if len(full):
+        AHt[full] = A[full] @ Ht.astype(np.float64)
     return AHt
 
 

@@ -13,7 +13,7 @@ from pipeline.blocks import COLUMNS_TOGETHER
 from pipeline.config import NMFConfig
 from pipeline.engine import Place
 from pipeline.objective import few_nonzero, is_entrywise, is_masked, is_sparse, nearly_all_zero
-from pipeline.panels import COMPONENTS_TOGETHER, LISTED_TOGETHER, MOST_TOGETHER, PANEL_ROWS, PANEL_VALUES
+from pipeline.panels import LISTED_TOGETHER, MOST_TOGETHER, PANEL_ROWS, PANEL_VALUES
 from pipeline.sketching import Choice
 from pipeline.sparse import VALUES_TOGETHER
 
@@ -257,7 +257,7 @@ def _work_nbytes(matrix: StoredMatrix, d: int, place: Place, parts: list[range])
         reading = 2 * _chunk_nbytes(matrix)  # what is stored is small
         together = min(max(len(part) for part in parts), -(-MOST_TOGETHER // c))  # chunks of a task, as far as joined
         listed = min(together * _listed_chunk(matrix), (matrix.dtype.itemsize + ROW_NBYTES) * LISTED_TOGETHER)
-        panel = 2 * (listed + _listed_chunk(matrix)) + (4 + 8) * COMPONENTS_TOGETHER * (together * c + m)
+        panel = 2 * (listed + _listed_chunk(matrix)) + (4 + 4 + 8) * d * min(together * c, n)  # and its H
         sums = (4 + 8 + 8) * m * d  # of these, of the partition, and of a neighbour it is added to
         c = min(c + COLUMNS_TOGETHER, n)
     updating = 6 * 4 * d * c + 2 * 8 * d * d

@@ -22,14 +22,12 @@ from pipeline.range_finder import Compressed
 from pipeline.record import Iteration, Recorder
 from pipeline.sketching import Choice
 from pipeline.small import OpenA, Small, ordered, read_parts
-from pipeline.solvers.hals import HALS
+from pipeline.solvers.hals import HALS, LISTED_SWEEPS
 from pipeline.solvers.state import State
 from pipeline.starts import continued_momentum, uniform
 
 SWEEPS = 4
 """A visit is cheap here, so that few sweeps a visit do; and H is small enough to have it twice."""
-LISTED_SWEEPS = 2
-"""Where blocks list what is not zero a visit is cheaper yet."""
 
 
 class SmallRun:

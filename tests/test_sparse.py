@@ -62,8 +62,9 @@ def start(rng):
 
 @pytest.fixture
 def as_dense(monkeypatch):
-    """What to call for zeros to be entries like others from then on; of W is left what is left there."""
+    """What to call for zeros to be entries like others from then on; what is done with them is the same."""
     monkeypatch.setattr(objective, "LEFT_OF_COUNTS", objective.LEAST_LEFT)
+    monkeypatch.setattr(objective, "LISTED_SWEEPS", objective.WARM_SWEEPS)
     return lambda: monkeypatch.setattr(objective, "SPARSE", 0)
 
 

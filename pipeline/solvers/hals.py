@@ -16,7 +16,8 @@ from pipeline.solvers.state import Matrixlike, State
 
 COLD_SWEEPS = 16
 """From least squares with the negative entries cut off to within 0.001 % of the best loss, for a W that is settled."""
-WARM_SWEEPS = 8
+WARM_SWEEPS, LISTED_SWEEPS = 8, 2
+"""Where a visit is dear, and where it is not, since blocks list what is not zero."""
 
 
 @dataclass(frozen=True)
