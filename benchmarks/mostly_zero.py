@@ -10,9 +10,10 @@ lognormal, and its counts are Poisson. Articles are drawn one by one, from the s
 
 Every run is `factorize` in a process of its own, on all cores. For the dense one `pipeline.objective.SPARSE` is 0
 before: the plan, the sketch, the blocks and the objective all ask there, and the process ends in error unless its
-matrix is then said to be dense. Its iterations are made the same ones, with as few sweeps; the default has its own. "iterations s" are those between the first and the last entry of the record, thus
-without the start and without what the first iteration has to read; "whole s" is the last entry's. Both are to come to
-the same error, that of the record: ‖A − W H‖ / ‖A‖, or the share of the divergence.
+matrix is then said to be dense. Its iterations are made the same ones, with as few sweeps; the default has its own.
+"iterations s" are those between the first and the last entry of the record, thus without the start and without what
+the first iteration has to read; "whole s" is the last entry's. Both are to come to the same error, that of the record:
+‖A − W H‖ / ‖A‖, or the share of the divergence.
 
 Peaks are VmHWM, the largest resident size that the system saw. The second table sets the one of the sparse run, less
 that of a process that factorizes 400 × 300 of the same kind in the same way, against the size of what it cannot do
