@@ -240,3 +240,30 @@ def test_measured_is_at_most_planned_and_planned_at_most_2_5_of_measured(article
     planned = make_plan(matrix, config, 500 * MEBI).worker_nbytes
     measured = int(run(articles, 60, 500 * MEBI, "mu", settings).stdout)
     assert measured <= planned <= 2.5 * measured
+
+
+def test_rows_of_many_entries_are_summed_to_float32(rng):
+    """SciPy adds them up one after the other: in float32 the error would be a thousand times as large."""
+    A, H = np.zeros((40, 40_000), np.float32), rng.random((2, 40_000), dtype=np.float32)
+    A[3] = 0.1
+    expected = A[3].astype(np.float64) @ H.T.astype(np.float64)
+    np.testing.assert_allclose(back_project(without_zeros(A), H, 1.0)[3], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_vocabularies_that_share_no_word_are_told_apart(tmp_path, rng, seed):
+    """Their singular vectors have one sign, so that half of a start made of both signs is rounding."""
+    A = np.zeros((120, 400), np.float32)
+    for k in range(4):
+        A[30 * k : 30 * k + 30, 100 * k : 100 * k + 100] = np.outer(1 + rng.random(30), 1 + rng.random(100))
+    write_matrix(tmp_path / "apart.zarr", A)
+    factors = factorize(tmp_path / "apart.zarr", 4, solver="hals", seed=seed).factors
+    assert factors.attributes["relative_error"] < 1e-3
+
+
+@pytest.mark.parametrize(("how", "words_of"), [({"scale": 0.5}, "multiplied with 0.5"), ({"holes": True}, "missing")])
+def test_columns_of_other_meaning_are_refused(words, counts, tmp_path, how, words_of):
+    present = counts < 3 if how.pop("holes", False) else None
+    write_matrix(tmp_path / "other.zarr", counts, present=present, **how)
+    with pytest.raises(store.BadInput, match=words_of):
+        batches(store.open_matrix(words), [str(tmp_path / "other.zarr")])
