@@ -1,17 +1,20 @@
 """The divergence, missing entries and penalties, against scikit-learn, closed forms, and formulas written out."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from data_prep import store
 from data_prep.arrays import write_matrix
-from pipeline.basis import basis_of
+from pipeline.basis import Sums, basis_of
 from pipeline.config import NMFConfig
 from pipeline.job import factorize
 from pipeline.objective import Unsuitable, solver_of, which
 from pipeline.one_pass import BlockMatrix
+from pipeline.penalties import Weights
+from pipeline.solvers.hals import HALS
 from pipeline.solvers.state import Momentum, State
 from pipeline.starts import Given
 from pipeline.which import is_held_out
@@ -241,6 +244,18 @@ class TestPenalties:
         given = {"alpha_W": 0.3, "init": "nndsvda", "max_iter": 400, "tol": 1e-7, "fresh": True}
         losses = [factorize(tmp_path / "uneven.zarr", 2, solver=s, **given).factors.loss[-1] for s in ("hals", "amu")]
         assert losses[0] <= 1.001 * losses[1]
+
+    def test_a_component_that_starts_again_counts_in_the_loss(self, rng):
+        """It is no part of W H, since no column uses it, but of the penalty on W."""
+        W, missed = rng.random((6, 2), dtype=np.float32), rng.random(6, dtype=np.float32)
+        sums = Sums(np.zeros((6, 2)), np.diag([1.0, 0.0]))
+        solver = HALS(penalty_W=Weights(0.1, 0.2))
+        state = State(W=basis_of(W), H=[], loss=9.0, penalty=4.0)
+        new = solver._revived(SimpleNamespace(worst_fitted=lambda *given: [missed]), state, sums)
+        expected = np.stack([W[:, 0], missed], axis=1)
+        np.testing.assert_array_equal(new.W.W, expected)
+        assert new.penalty == pytest.approx((2 * 0.1 * expected + 0.2 * expected**2).sum())
+        assert new.loss - new.penalty == pytest.approx(9 - 4)
 
 
 class TestSteps:
