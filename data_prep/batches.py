@@ -172,8 +172,8 @@ def _of_store(matrix: StoredMatrix, other: StoredMatrix) -> Batches:
         raise store.BadInput(f"{other.path} has other rows than {matrix.path}, but must have the same")
     if other.scale != matrix.scale:
         raise store.BadInput(
-            f"values of {other.path} are to be multiplied with {other.scale:g}, but must be to be multiplied with "
-            f"{matrix.scale:g}, as {matrix.path}; prepare it likewise"
+            f"{other.path} has a scale of {other.scale:g}, but must have one of {matrix.scale:g}, as {matrix.path}; "
+            f"write it likewise"
         )
     if other.n_present is not None and matrix.n_present is None:
         raise store.BadInput(

@@ -89,6 +89,8 @@ def like(A: Iterable[B], H: Iterable[NDArray[Any]] | None) -> Iterator[tuple[B, 
         while sum(part.shape[1] for part in found) < block.shape[1]:
             found.append(next(parts))
         yield block, _beside(found)
+    if next(parts, None) is not None:
+        raise ValueError("H has more columns than A")
 
 
 def _groups(blocks: Iterable[B]) -> Iterator[list[B]]:

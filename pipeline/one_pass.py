@@ -24,6 +24,7 @@ from pipeline.sparse import lists_entries
 S = TypeVar("S", bound=Added)
 
 ELSEWHERE = np.zeros(0)
+"""In the sums of a block in place of A Hᵀ, which `BackProjection` sums for a partition."""
 
 Improve = Callable[[Matrix, Matrix, Matrix | None], Matrix]
 """(WᵀW, WᵀA_j, H_j or None at a cold start) → a better H_j."""

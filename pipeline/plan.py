@@ -258,7 +258,6 @@ def _work_nbytes(matrix: StoredMatrix, d: int, place: Place, parts: list[range])
         together = min(max(len(part) for part in parts), -(-MOST_TOGETHER // c))  # chunks of a task, as far as joined
         listed = min(together * _listed_chunk(matrix), (matrix.dtype.itemsize + ROW_NBYTES) * LISTED_TOGETHER)
         panel = 2 * (listed + _listed_chunk(matrix)) + (4 + 4 + 8) * d * min(together * c, n)  # and its H
-        sums = (4 + 8 + 8) * m * d  # of these, of the partition, and of a neighbour it is added to
         c = min(c + COLUMNS_TOGETHER, n)
     updating = 6 * 4 * d * c + 2 * 8 * d * d
     return threads_of(place, parts) * (reading + panel + updating + sums + 4 * m * d)

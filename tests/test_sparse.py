@@ -261,7 +261,9 @@ def test_vocabularies_that_share_no_word_are_told_apart(tmp_path, rng, seed):
     assert factors.attributes["relative_error"] < 1e-3
 
 
-@pytest.mark.parametrize(("scale", "most", "told"), [(0.5, 255, "multiplied with 0.5"), (1, 3, "missing entries")])
+@pytest.mark.parametrize(
+    ("scale", "most", "told"), [(0.5, 255, "scale of 0.5, but must have one of 1"), (1, 3, "missing entries")]
+)
 def test_columns_of_other_meaning_are_refused(words, counts, tmp_path, scale, most, told):
     write_matrix(tmp_path / "other.zarr", counts, scale, present=counts <= most)
     with pytest.raises(store.BadInput, match=told):
