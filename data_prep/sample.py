@@ -64,6 +64,15 @@ def read_sample_mask(matrix: StoredMatrix, k: int) -> NDArray[np.bool_]:
     return _read(matrix, k, ("sample_mask", "mask"), _together)
 
 
+def read_sample_columns(matrix: StoredMatrix, k: int) -> NDArray[np.int64]:
+    """Numbers of the first columns of the sample, (≤ k,): those that `read_sample` reads, in its order."""
+    if _whole(matrix):
+        columns = store.read_array(matrix.path, "sample_column")
+        if _whole(matrix):  # still: it was not replaced while it was read
+            return columns[:k]
+    return _columns_of_sample(matrix)[:k]
+
+
 Gather = Callable[[Iterator[NDArray[Any]], tuple[int, int], np.dtype[Any]], T]
 """(blocks of columns, the shape of all, their type) → what becomes of them."""
 
@@ -81,11 +90,15 @@ def _read(matrix: StoredMatrix, k: int, names: tuple[str, str], gather: Gather[T
         else:
             if _whole(matrix):  # still: it was not replaced while it was read
                 return found
-    m, n = matrix.shape
-    columns = sample_columns(store.read_array(matrix.path, "ok", n), sample_size(m, matrix.dtype.itemsize))[:k]
+    m, columns = matrix.shape[0], _columns_of_sample(matrix)[:k]
     by_number = read_columns(matrix.path, columns, of)
     together = np.stack([by_number[int(j)] for j in columns], axis=1)
     return gather(iter([together]), (m, len(columns)), together.dtype)
+
+
+def _columns_of_sample(matrix: StoredMatrix) -> NDArray[np.int64]:
+    m, n = matrix.shape
+    return sample_columns(store.read_array(matrix.path, "ok", n), sample_size(m, matrix.dtype.itemsize))
 
 
 def _chunks(array: Any, k: int) -> Iterator[NDArray[Any]]:

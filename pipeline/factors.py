@@ -49,6 +49,11 @@ class Factors:
     """d, solver, parameters, relative_error, passes, when and how it was made."""
 
     @property
+    def home(self) -> Folder:
+        """The store's folder."""
+        return self.path.parent.parent.parent
+
+    @property
     def complete(self) -> bool:
         """False for a checkpoint, the state of a run that was under way."""
         return bool(self.attributes["status"] == "complete")

@@ -36,7 +36,7 @@ def matches(factors: Factors, queries: Matrix, k: int) -> Matches:
         How many.
     """
     lengths, n = component_norms(factors), factors.attributes["shape"][1]
-    wanted, ok = _unit(queries, lengths).T, store.read_array(factors.path.parent.parent.parent, "ok", n)
+    wanted, ok = _unit(queries, lengths).T, store.read_array(factors.home, "ok", n)
     best = Matches(np.zeros((queries.shape[1], 0), np.int64), np.zeros((queries.shape[1], 0), np.float32))
     for span, H in factors.chunks_of_H():
         scores = np.where(ok[span], wanted @ _unit(H, lengths), -np.inf).astype(np.float32)

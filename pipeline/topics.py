@@ -4,17 +4,16 @@ Shares are of masses: component k puts Σ_i w_ik · h_kj into column j, all rows
 their scale. A row is called a word and a column a document, though they may be films and people.
 """
 
-from collections.abc import Iterable
-from itertools import chain, groupby
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from data_prep import store
-from data_prep.store import StoredMatrix
 from pipeline.factors import Factors
 from pipeline.kernels import Matrix
+from pipeline.labels import names_at
 
 Listed = list[tuple[str, float]]
 """Names, each with a share."""
@@ -61,13 +60,13 @@ def find_topics(factors: Factors, top: int = 10, documents: int = 3) -> list[Top
         How many words and documents of each topic at most: those that the topic has nothing of are not listed. A
         component that puts nothing into any document has share 0, neither words nor documents, and comes last.
     """
-    W, matrix = factors.read("W"), store.open_matrix(factors.path.parent.parent.parent)
+    W, matrix = factors.read("W"), store.open_matrix(factors.home)
     sums = W.sum(axis=0, dtype=np.float64)
     shares, typical = _survey(factors, sums, documents)
     order = [int(k) for k in np.argsort(-shares, kind="stable")]
     rows = {k: _heaviest(W[:, k], top) if shares[k] > 0 else [] for k in order}
-    words = _names(matrix, "feature", chain.from_iterable(rows.values()))
-    items = _names(matrix, "item", typical.columns[typical.shares > 0].tolist())
+    words = names_at(matrix, "feature", chain.from_iterable(rows.values()))
+    items = names_at(matrix, "item", typical.columns[typical.shares > 0].tolist())
     return [
         Topic(
             component=k,
@@ -112,14 +111,3 @@ def _first(typical: _Typical, more: _Typical, k: int) -> _Typical:
 def _heaviest(w: Matrix, top: int) -> list[int]:
     """Rows of the largest weights in a column of W, the largest first; none that is zero."""
     return [int(i) for i in np.argsort(-w, kind="stable")[:top] if w[i] > 0]
-
-
-def _names(matrix: StoredMatrix, array: str, positions: Iterable[int]) -> dict[int, str]:
-    """Names of some rows or columns, read a chunk at a time; their numbers where the store names none."""
-    if array not in matrix.attributes["digests"]:
-        return {position: str(position) for position in positions}
-    names, found = store.open_array(matrix.path, array), {}
-    for chunk, those in groupby(sorted(set(positions)), key=lambda position: position // names.chunks[0]):
-        read, first = store.read_chunk(names, chunk), chunk * names.chunks[0]
-        found.update({position: str(read[position - first]) for position in those})
-    return found

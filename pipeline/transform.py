@@ -80,7 +80,7 @@ class Transform:
 
 def transform_of(factors: Factors) -> Transform:
     """Return the task for a factorization: the objective is that which made it, with nothing held out."""
-    matrix = store.open_matrix(factors.path.parent.parent.parent)
+    matrix = store.open_matrix(factors.home)
     config = replace(NMFConfig(**factors.attributes["parameters"]), holdout=0.0)
     W, penalty = factors.read("W"), penalties.of_H(config)
     solver = solver_of(config, matrix)

@@ -92,11 +92,11 @@ def _say(image: str, reason: str, alike: list[dict[str, Any]], as_json: bool) ->
 def _say_clusters(factors: Factors, as_json: bool) -> None:
     found = dominant(factors)
     if as_json:
-        names = store.column_names(factors.path.parent.parent.parent, len(found))
+        names = store.column_names(factors.home, len(found))
         for image, component in zip(names, found.tolist(), strict=True):
             options.say(json.dumps({"image": image, "component": component}))
         return
-    noun = noun_of(store.open_matrix(factors.path.parent.parent.parent))
+    noun = noun_of(store.open_matrix(factors.home))
     for component, count in sorted(Counter(found.tolist()).items(), key=lambda one: (-one[1], one[0])):
         which = "none" if component < 0 else f"component {component}"
         options.say(f"{which}: {count:,} {noun}s, {count / len(found):.1%}")

@@ -62,7 +62,7 @@ def match_sheet(factors: Factors, rows: Sequence[tuple[NDArray[np.uint8], Sequen
 
 def image_shape(factors: Factors) -> tuple[int, int, int]:
     """(height, width, channels) of the images; BadInput where the matrix does not hold images."""
-    path = factors.path.parent.parent.parent
+    path = factors.home
     shape = store.open_matrix(path).attributes.get("image_shape")
     if shape is None:
         raise store.BadInput(f"{path} does not hold images, so there is nothing to draw")
@@ -93,7 +93,7 @@ def _basis(W: NDArray[np.float32], shape: tuple[int, int, int]) -> list[Picture]
 
 
 def _columns(factors: Factors, columns: Sequence[int]) -> NDArray[np.float32]:
-    matrix = store.open_matrix(factors.path.parent.parent.parent)
+    matrix = store.open_matrix(factors.home)
     A = store.open_array(matrix.path, "A")
     c = matrix.chunk_images
     found = [store.read_chunk(A, 0, j // c)[:, j % c] for j in columns]
