@@ -184,11 +184,6 @@ def _of_store(matrix: StoredMatrix, other: StoredMatrix) -> Batches:
     return [StoredBatch(other.path, k, span.start, span.stop, masked) for k, span in enumerate(spans)]
 
 
-def noun_of(matrix: StoredMatrix) -> str:
-    """What a column of a matrix is, in a word."""
-    return {"images": "image", "words": "document"}.get(matrix.attributes["kind"], "column")
-
-
 def _features(matrix: StoredMatrix) -> list[str] | None:
     """Names of the rows, where they have any."""
     return store.read_array(matrix.path, "feature").tolist() if (matrix.path / "feature").exists() else None

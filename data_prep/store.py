@@ -70,6 +70,11 @@ class StoredMatrix:
     """The largest number of them in one chunk of A."""
 
     @property
+    def noun(self) -> str:
+        """What a column is, in a word."""
+        return {"images": "image", "words": "document"}.get(self.attributes["kind"], "column")
+
+    @property
     def n_chunks(self) -> int:
         """Number of chunks of A, all of whole columns."""
         return -(-self.shape[1] // self.chunk_images)

@@ -23,6 +23,7 @@ COMMANDS = (
     "transform",
     "match",
     "topics",
+    "report",
     "verify",
     "repair",
     "demo",

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from data_prep import store
-from data_prep.batches import batches, noun_of
+from data_prep.batches import batches
 from data_prep.folders import Folder
 from pipeline.commands import options
 from pipeline.commands.signals import safe_point
@@ -96,7 +96,7 @@ def _say_clusters(factors: Factors, as_json: bool) -> None:
         for image, component in zip(names, found.tolist(), strict=True):
             options.say(json.dumps({"image": image, "component": component}))
         return
-    noun = noun_of(store.open_matrix(factors.home))
+    noun = store.open_matrix(factors.home).noun
     for component, count in sorted(Counter(found.tolist()).items(), key=lambda one: (-one[1], one[0])):
         which = "none" if component < 0 else f"component {component}"
         options.say(f"{which}: {count:,} {noun}s, {count / len(found):.1%}")

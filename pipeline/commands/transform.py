@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from data_prep.batches import batches, noun_of
+from data_prep.batches import batches
 from data_prep.folders import Folder, folder
 from data_prep.store import open_matrix
 from pipeline.commands import options, progress
@@ -49,7 +49,7 @@ def transform(
         raise click.UsageError("no images are given, or documents; name a folder or files, or give --from-list")
     warnings.filterwarnings("ignore", module="PIL")  # it warns of files on stderr, which have a reason each here
     factors, matrix = open_factors(path, name), open_matrix(path)
-    images, noun = batches(matrix, sources, lists), noun_of(matrix)
+    images, noun = batches(matrix, sources, lists), matrix.noun
     n, shown = sum(map(len, images)), progress.Progress(noun)
     with safe_point(), executor_at(place, n) as executor:
         if out == STDOUT:

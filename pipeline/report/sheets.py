@@ -1,6 +1,6 @@
 """Pictures of a factorization: a sheet of basis images, and the panel image | basis | weights | W H."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -31,19 +31,39 @@ def panel(factors: Factors, columns: Sequence[int]) -> Image.Image:
 
     A weight is drawn for the basis image as it is shown, stretched to its maximum, and against the image's largest.
     """
-    shape = image_shape(factors)
-    W = np.asarray(factors.W.compute())
-    H = np.asarray(factors.H[:, list(columns)].compute())
-    A = _columns(factors, columns)
-    basis = grid(_basis(W, shape), PANEL_PIXELS)
-    shown = H * W.max(axis=0)[:, None]
-    shown /= np.maximum(shown.max(axis=0), np.finfo(np.float32).tiny)
     rows = []
-    for k in range(len(columns)):
-        weights = grid([_gray(np.full(shape[:2], weight)) for weight in shown[:, k]], PANEL_PIXELS)
-        parts = [to_picture(A[:, k], shape), basis, weights, to_picture(W @ H[:, k], shape)]
-        rows.append(_beside([_enlarge(part, len(basis)) for part in parts]))
-    return Image.fromarray(np.concatenate([_framed(row, 3 * GAP) for row in rows]))
+    for parts in panel_parts(factors, columns, np.arange(factors.attributes["parameters"]["n_components"])):
+        height = len(parts[1])
+        rows.append(_framed(_beside([_enlarge(part, height) for part in parts]), 3 * GAP))
+    return Image.fromarray(np.concatenate(rows))
+
+
+def panel_parts(factors: Factors, columns: Sequence[int], order: NDArray[np.intp]) -> list[list[Picture]]:
+    """For each of some columns: the image, sheets of the basis and of its weights, and W H.
+
+    The sheets are of some of the components, in that order; W H is of all.
+    """
+    shape, W = image_shape(factors), factors.read("W")
+    A, H = _columns(factors, columns), np.asarray(factors.H[:, list(columns)].compute())
+    basis = grid(_basis(W[:, order], shape), PANEL_PIXELS)
+    shown = (H * W.max(axis=0)[:, None])[order]
+    shown /= np.maximum(shown.max(axis=0), np.finfo(np.float32).tiny)
+    sheets = [grid([_gray(np.full(shape[:2], weight)) for weight in weights], PANEL_PIXELS) for weights in shown.T]
+    rebuilt = (W @ H).T
+    return [
+        [to_picture(a, shape), basis, sheet, to_picture(x, shape)]
+        for a, sheet, x in zip(A.T, sheets, rebuilt, strict=True)
+    ]
+
+
+def reconstruction_sheet(factors: Factors, shown: Mapping[str, NDArray[np.int64]]) -> Image.Image:
+    """Some kinds of columns, a row a kind: each image with what W H makes of it to the right."""
+    shape, W, rows = image_shape(factors), factors.read("W"), []
+    for columns in shown.values():
+        A, H = _columns(factors, columns.tolist()), np.asarray(factors.H[:, columns].compute())
+        both = [to_picture(values, shape) for pair in zip(A.T, (W @ H).T, strict=True) for values in pair]
+        rows.append(_beside([_enlarge(picture, max(shape[0], MATCH_PIXELS)) for picture in both]))
+    return Image.fromarray(np.concatenate(rows))
 
 
 def match_sheet(factors: Factors, rows: Sequence[tuple[NDArray[np.uint8], Sequence[int]]]) -> Image.Image:
