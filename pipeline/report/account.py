@@ -127,7 +127,8 @@ def _errors(found: Survey, n: int) -> Account:
     told = {"examined": len(relative), "of": n, "whole": found.errors.whole}
     if not len(relative):
         return {**told, "quantiles": None, "histogram": None}
-    counts, edges = np.histogram(relative, BINS, range=(0, max(float(relative.max()), np.finfo(np.float32).eps)))
+    most = max(float(relative.max()), float(np.finfo(np.float32).eps))
+    counts, edges = np.histogram(relative, BINS, range=(0.0, most))
     return {
         **told,
         "quantiles": {name: float(np.quantile(relative, share)) for name, share in QUANTILES.items()},

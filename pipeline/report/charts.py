@@ -6,6 +6,7 @@ Figures are made by hand, without pyplot: that keeps each one it makes, and pick
 
 import io
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -24,11 +25,12 @@ INK, FAINT, LINE = "#222222", "#bbbbbb", "#0072b2"
 """As they are in PNG; the page's style has the same names."""
 STYLE = """<style>svg{--ink:#222222;--faint:#bbbbbb;--line:#0072b2}
 @media (prefers-color-scheme:dark){svg{--ink:#e4e6ea;--faint:#4a4f57;--line:#59b4e8}}</style>"""
-SETTINGS: dict[str, Any] = {
+SETTINGS: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "nmf-batch",
     "font.size": 10,
     "text.color": INK,
+    "axes.facecolor": "none",
     "axes.labelcolor": INK,
     "axes.edgecolor": FAINT,
     "xtick.color": INK,
@@ -47,12 +49,13 @@ Charts = Mapping[str, Callable[[], Figure]]
 def charts(account: Mapping[str, Any], map_weights: NDArray[np.float32]) -> Charts:
     """Return what draws each chart, by name: of the figures of a report and the weights (d, c) of its heat map."""
     drawn: dict[str, Callable[[], Figure]] = {
-        f"progress_{along}": lambda along=along: _progress(account["iterations"], along) for along in TOLD
+        f"progress_{along}": partial(_progress, account["iterations"], along) for along in TOLD
     }
     if account["errors"]["examined"]:
         drawn["errors"] = lambda: _histogram(account["errors"], account["matrix"]["noun"])
         drawn["weights"] = lambda: _weights(map_weights, account["matrix"]["noun"])
-    drawn["components"] = lambda: _pairs(np.array(account["cosines"]), np.array(account["correlations"]))
+    drawn["cosines"] = lambda: _pairs(account["cosines"], "cosines of basis images", "magma", 0)
+    drawn["correlations"] = lambda: _pairs(account["correlations"], "correlations of weights", "RdBu_r", -1)
     return drawn
 
 
@@ -90,7 +93,8 @@ def _progress(record: Mapping[str, list[Any]], along: str) -> Figure:
             axes.plot(x[span], values[span], color=colour, linewidth=1.8, marker=marker, markersize=4, label=label)
             axes.axvline(x[span.start], color=FAINT, linewidth=0.8, linestyle=":")
     for axes, name in ((above, "relative error"), (below, "loss")):
-        if all(value > 0 for value in record["relative_error" if axes is above else "loss"]):
+        values = record[name.replace(" ", "_")]
+        if 0 < 10 * min(values) < max(values):  # within one power of ten there are hardly any marks on such an axis
             axes.set_yscale("log")
         axes.set_ylabel(name)
         _plain(axes)
@@ -130,13 +134,13 @@ def _weights(parts: NDArray[np.float32], noun: str) -> Figure:
     return figure
 
 
-def _pairs(cosines: NDArray[np.float64], correlations: NDArray[np.float64]) -> Figure:
-    figure = _figure(7.6)
-    told = (("cosines of basis images", cosines, "magma", 0), ("correlations of weights", correlations, "RdBu_r", -1))
-    for axes, (title, values, colours, least) in zip(figure.subplots(2, 1), told, strict=True):
-        image = axes.imshow(values, vmin=least, vmax=1, cmap=colours, interpolation="none")
-        axes.set(title=title, xlabel="component, by energy", ylabel="component, by energy")
-        figure.colorbar(image, ax=axes)
+def _pairs(values: list[list[float]], title: str, colours: str, least: float) -> Figure:
+    """Draw what each component has with each other one."""
+    figure = _figure(4.0)
+    axes = figure.add_subplot()
+    image = axes.imshow(np.array(values), vmin=least, vmax=1, cmap=colours, interpolation="none")
+    axes.set(title=title, xlabel="component, by energy", ylabel="component, by energy")
+    figure.colorbar(image, ax=axes)
     return figure
 
 

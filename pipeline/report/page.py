@@ -110,7 +110,8 @@ def _nbytes(count: float) -> str:
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.2g} %" if share < 0.0995 else f"{100 * share:.3g} %"
+    shown = f"{100 * share:.1f}" if share == 0 or share >= 0.001 else f"{100 * share:.1g}"
+    return f"{shown}\N{NO-BREAK SPACE}%"
 
 
 def _when(text: str) -> str:
