@@ -60,7 +60,7 @@ def test_kernels_import_numpy_alone():
         (
             "PIL",
             {f"data_prep/{name}.py" for name in ("decode", "drawn", "eight_bits")}
-            | {f"pipeline/report/{name}.py" for name in ("curves", "evolution", "sheets")},
+            | {f"pipeline/report/{name}.py" for name in ("curves", "evolution", "page", "sheets")},
         ),
         ("distributed", {"cluster/connect.py", "pipeline/engine.py"}),
         (
@@ -70,7 +70,8 @@ def test_kernels_import_numpy_alone():
         ("obstore", {"data_prep/remote.py"}),
         ("pyarrow", {"data_prep/table_files.py"}),
         ("scipy", {"pipeline/sparse.py", "pipeline/report/pairs.py"}),
-        ("matplotlib", {"pipeline/report/curves.py"}),
+        ("matplotlib", {"pipeline/report/charts.py", "pipeline/report/curves.py"}),
+        ("jinja2", {"pipeline/report/page.py"}),
         ("sklearn", {"data_prep/vectorize.py"}),
         ("click", set()),
     ],
