@@ -132,10 +132,10 @@ def _components(factors: Factors, W: Matrix, ok: NDArray[np.bool_]) -> Component
     for span, H in factors.chunks_of_H():
         HHt += H @ H.T
         sums += H.sum(axis=1, dtype=np.float64)
-        first = np.argsort(-H, axis=1, kind="stable")[:, :USERS]
+        first = _largest(H)
         users = np.hstack([users, first + span.start])
         most = np.hstack([most, np.take_along_axis(H, first, axis=1)])
-        best = np.argsort(-most, axis=1, kind="stable")[:, :USERS]
+        best = _largest(most)
         users, most = np.take_along_axis(users, best, axis=1), np.take_along_axis(most, best, axis=1)
     energies = norms**2 * HHt.diagonal()
     order = np.argsort(-energies, kind="stable")
@@ -147,6 +147,15 @@ def _components(factors: Factors, W: Matrix, ok: NDArray[np.bool_]) -> Component
         cosines=_normed((W.T @ W).astype(np.float64))[both],
         correlations=_normed(covariances)[both],
     )
+
+
+def _largest(H: Matrix) -> NDArray[np.intp]:
+    """Places of the largest weights of each row, (d, ≤ USERS), the largest first; of equals the first."""
+    left, found = H.copy(), []
+    for _ in range(min(USERS, H.shape[1])):
+        found.append(left.argmax(axis=1))
+        left[np.arange(len(left)), found[-1]] = -1
+    return np.stack(found, axis=1)
 
 
 def _normed(products: NDArray[np.float64]) -> NDArray[np.float64]:
