@@ -31,29 +31,25 @@ def panel(factors: Factors, columns: Sequence[int]) -> Image.Image:
 
     A weight is drawn for the basis image as it is shown, stretched to its maximum, and against the image's largest.
     """
-    rows = []
-    for parts in panel_parts(factors, columns, np.arange(factors.attributes["parameters"]["n_components"])):
-        height = len(parts[1])
-        rows.append(_framed(_beside([_enlarge(part, height) for part in parts]), 3 * GAP))
-    return Image.fromarray(np.concatenate(rows))
-
-
-def panel_parts(factors: Factors, columns: Sequence[int], order: NDArray[np.intp]) -> list[list[Picture]]:
-    """For each of some columns: the image, sheets of the basis and of its weights, and W H.
-
-    The sheets are of some of the components, in that order; W H is of all.
-    """
     shape, W = image_shape(factors), factors.read("W")
     A, H = _columns(factors, columns), np.asarray(factors.H[:, list(columns)].compute())
-    basis = grid(_basis(W[:, order], shape), PANEL_PIXELS)
-    shown = (H * W.max(axis=0)[:, None])[order]
-    shown /= np.maximum(shown.max(axis=0), np.finfo(np.float32).tiny)
-    sheets = [grid([_gray(np.full(shape[:2], weight)) for weight in weights], PANEL_PIXELS) for weights in shown.T]
-    rebuilt = (W @ H).T
-    return [
-        [to_picture(a, shape), basis, sheet, to_picture(x, shape)]
-        for a, sheet, x in zip(A.T, sheets, rebuilt, strict=True)
-    ]
+    basis, shown = grid(_basis(W, shape), PANEL_PIXELS), shown_weights(W, H)
+    rows = []
+    for k in range(len(columns)):
+        parts = [to_picture(A[:, k], shape), basis, weights_grid(shown[:, k], shape), to_picture(W @ H[:, k], shape)]
+        rows.append(_beside([_enlarge(part, len(basis)) for part in parts]))
+    return Image.fromarray(np.concatenate([_framed(row, 3 * GAP) for row in rows]))
+
+
+def shown_weights(W: NDArray[np.float32], H: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Weights (d, k) for the basis images as they are shown, each stretched to its maximum, and the largest as 1."""
+    shown = H * W.max(axis=0)[:, None]
+    return shown / np.maximum(shown.max(axis=0, initial=0), np.finfo(np.float32).tiny)
+
+
+def weights_grid(weights: NDArray[np.float32], shape: tuple[int, ...]) -> Picture:
+    """Lay weights (d,) out as gray squares of the shape of a basis image, in the places that these have."""
+    return grid([_gray(np.full(shape[:2], weight)) for weight in weights], PANEL_PIXELS)
 
 
 def reconstruction_sheet(factors: Factors, shown: Mapping[str, NDArray[np.int64]]) -> Image.Image:
