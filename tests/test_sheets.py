@@ -7,7 +7,7 @@ from data_prep import store
 from data_prep.decode import Decoding
 from data_prep.images import Options, prepare
 from pipeline import factorize
-from pipeline.report.sheets import basis_sheet, panel, to_picture
+from pipeline.report.sheets import basis_picture, basis_sheet, panel, to_picture
 from tests.conftest import save_png
 
 pytestmark = pytest.mark.usefixtures("synchronous")
@@ -45,6 +45,13 @@ def test_transparent_pixels_show_the_board_not_their_colour():
     picture = to_picture(column.ravel(), (4, 4, 4))
     assert picture[0, 0].tolist() == [255, 0, 0, 255]
     assert set(map(tuple, picture[2:].reshape(-1, 4).tolist())) <= {(204, 204, 204, 255), (255, 255, 255, 255)}
+
+
+def test_a_basis_image_of_colours_without_opacity_is_seen():
+    w = np.array([[0.5, 0, 0, 0], [0, 0, 0, 0.5], [0, 0, 0, 0]], np.float32).ravel()
+    picture = basis_picture(w, (1, 3, 4))
+    assert picture[0, :2, :3].tolist() == [[255, 0, 0], [0, 0, 0]]
+    assert picture[0, 2, 0] in (204, 255)
 
 
 def test_values_above_one_are_shown_as_one():

@@ -100,8 +100,14 @@ def to_picture(column: NDArray[np.floating], shape: tuple[int, int, int]) -> Pic
 
 
 def basis_picture(w: NDArray[np.float32], shape: tuple[int, int, int]) -> Picture:
-    """Draw a basis image (m,), stretched to its maximum."""
-    return to_picture(w / max(w.max(), np.finfo(np.float32).tiny), shape)
+    """Draw a basis image (m,), stretched to its maximum.
+
+    One that adds colours where others have the opacity would not be seen: it is as opaque as it has colour.
+    """
+    stretched = (w / max(w.max(), np.finfo(np.float32).tiny)).reshape(shape)
+    if shape[2] == 4:
+        stretched[..., 3] = stretched.max(axis=2)
+    return to_picture(stretched, shape)
 
 
 def _basis(W: NDArray[np.float32], shape: tuple[int, int, int]) -> list[Picture]:
