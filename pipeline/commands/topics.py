@@ -37,8 +37,7 @@ def topics(path: Folder, name: str, top: int, documents: int, as_json: bool) -> 
     """
     if "image_shape" in open_matrix(path).attributes:
         raise click.UsageError(
-            f"topics lists rows by name, but {path} holds images, whose rows are pixels; use the pictures instead: "
-            f"`nmf-batch match --sheet`, or pipeline.report.sheets.basis_sheet in Python"
+            f"topics lists rows by name, but {path} holds images, whose rows are pixels; `nmf-batch report` shows them"
         )
     for topic in find_topics(open_factors(path, name), top, documents):
         options.say(_json(topic) if as_json else _text(topic))
