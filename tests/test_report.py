@@ -172,6 +172,11 @@ def test_of_several_factorizations_one_must_be_named(store_of_images, tmp_path):
         report("--zarr", store_of_images, "--out", tmp_path / "r.html")
 
 
+def test_the_page_is_not_to_be_named_as_its_figures_are(store_of_images, tmp_path):
+    with pytest.raises(Exception, match=r"name it \.html"):
+        report("--zarr", store_of_images, "--name", "d4", "--out", tmp_path / "r.json")
+
+
 def test_without_what_draws_it_the_command_says_what_to_install(store_of_images, tmp_path, monkeypatch):
     monkeypatch.setattr("pipeline.commands.report.find_spec", lambda name: None)
     with pytest.raises(Exception, match=r"pip install 'nmf-batch\[plots\]'"):

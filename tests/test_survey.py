@@ -20,8 +20,8 @@ pytestmark = pytest.mark.usefixtures("synchronous")
 
 @pytest.fixture
 def factors(planted):
-    """d = 5 of a planted 4, in 19 chunks."""
-    return factorize(planted, 5, max_iter=30).factors
+    """d = 5 of a planted 4, in 19 chunks; basis images of very different norms."""
+    return factorize(planted, 5, solver="mu", max_iter=30).factors
 
 
 def whole(factors):
@@ -129,6 +129,7 @@ def test_a_component_that_vanished_has_no_energy_users_or_correlation(tmp_path):
     factors = factorize(tmp_path / "s.zarr", 2, solver="mu", max_iter=3, start=start).factors
     told = survey(factors).components
     assert told.energy.tolist() == [1, 0]
+    assert told.users[1].tolist() == [-1, -1, -1]
     assert told.correlations[1].tolist() == [0, 0]
 
 

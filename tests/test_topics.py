@@ -144,7 +144,10 @@ def test_the_command_tells_them_in_json_and_in_lines_that_fit(articles):
 
 def test_images_and_unknown_names_are_refused(articles, faces, tmp_path):
     images = prep(faces, tmp_path / "f.zarr").path.path
-    for path, code, words in ((images, 2, "`nmf-batch report` shows them"), (articles[0], 4, "has no factorization 'd7'")):
+    for path, code, words in (
+        (images, 2, "`nmf-batch report` shows them"),
+        (articles[0], 4, "has no factorization 'd7'"),
+    ):
         refused = nmf_batch("topics", "--zarr", path, "--name", "d7")
         assert (refused.returncode, refused.stdout, refused.stderr.count("\n")) == (code, "", 1)
         assert words in refused.stderr

@@ -37,6 +37,8 @@ def report(path: Folder, name: str | None, out: Path, sheets: Path | None, as_js
         raise click.UsageError(
             "a report is drawn by Matplotlib and Jinja, of which one is not installed: pip install 'nmf-batch[plots]'"
         )
+    if out.suffix == ".json":
+        raise click.UsageError(f"--out is {out}, but the figures go beside the page under that name; name it .html")
     from pipeline.report.writing import write_report  # here: Matplotlib is an extra
 
     with safe_point():
