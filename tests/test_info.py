@@ -17,6 +17,7 @@ from data_prep import store
 from data_prep.arrays import write_matrix
 from data_prep.folders import LocalFolder, folder
 from pipeline import factorize, under_way
+from pipeline.commands import options
 from pipeline.commands.info import info
 from pipeline.commands.verify import damages_of
 from pipeline.config import NMFConfig
@@ -246,6 +247,11 @@ def test_what_a_crash_has_cut_is_nothing(planted, content):
     scratch.make()
     scratch.note(FILE, content)
     assert "scratch" not in shown(planted)
+
+
+@pytest.mark.parametrize(("seconds", "written"), [(35.2, "35 s"), (617, "10 min"), (6000, "1.7 h"), (0.2, "0 s")])
+def test_times_are_written_in_units_that_people_use(seconds, written):
+    assert options.duration(seconds) == written
 
 
 # --- pace

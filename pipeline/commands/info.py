@@ -125,15 +125,12 @@ def _matrix_text(matrix: StoredMatrix) -> str:
 
 
 def _checkpoint_text(checkpoint: Factors, *, known: bool) -> str:
-    """Say what is stored of a result that is not complete; whether a run is at it is said elsewhere, where known."""
-    about = checkpoint.attributes
+    """Say what is stored of a result that is not complete; what is known of the run itself is said after it."""
+    about, name = checkpoint.attributes, checkpoint.path.parent.name
     what = "checkpoint" if known else "under way or interrupted"
-    lines = [
-        f"  {checkpoint.path.parent.name}: {what}, at relative error {about['relative_error']:.4f} after "
-        f"{about['n_iter']} iterations, {about['ended']}; the same `nmf-batch run` goes on from there",
-        *_course(checkpoint),
-    ]
-    return "\n".join(lines)
+    where = f"at relative error {about['relative_error']:.4f} after {about['n_iter']} iterations, {about['ended']}"
+    then = "" if known else "; the same `nmf-batch run` goes on from there"
+    return "\n".join([f"  {name}: {what}, {where}{then}", *_course(checkpoint)])
 
 
 def _course(factors: Factors) -> list[str]:

@@ -257,6 +257,13 @@ def nbytes(count: float) -> str:
     return f"{count:.1f} TiB"
 
 
+def duration(seconds: float) -> str:
+    """Write a time for people: 35 s, 12 min, 3.5 h."""
+    if seconds < 600:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
 @contextmanager
 def connected(place: Place) -> Iterator[Any]:
     """Connect as asked; only what is wrong with the options themselves is a usage error."""

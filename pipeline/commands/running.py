@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from data_prep.folders import Folder
+from pipeline.commands import options
 from pipeline.factors import Factors
 from pipeline.pace import Pace
 from pipeline.under_way import STARTING, Status, UnderWay, pace_in, replaced
@@ -33,7 +34,7 @@ def text(path: Folder, name: str, state: UnderWay) -> str:
         said = [_where(state), _passes(state), *_speed(state, replaced(path, name, state))]
         return f"  {name}: running on {state.host} since {state.began} (pid {state.pid}): {'; '.join(said)}"
     if status is Status.SILENT:
-        heard = f"not heard of for {state.silent_s:.0f} s, {where}: it was interrupted, or hangs"
+        heard = f"not heard of for {options.duration(state.silent_s)}, {where}: it was interrupted, or hangs"
         return f"  {name}: {heard}; it was at {_where(state)}, {_passes(state)}"
     return (
         f"  {name}: interrupted {where}, last heard of at {state.updated}, in {_where(state)}, {_passes(state)}; "
@@ -49,7 +50,7 @@ def _where(state: UnderWay) -> str:
 
 def _passes(state: UnderWay) -> str:
     made, most = (f"{count:.3g}" if count < 100 else f"{count:.0f}" for count in (state.passes, state.planned_passes))
-    return f"pass {made} of at most {most}, {state.seconds:.0f} s so far"
+    return f"pass {made} of at most {most}, {options.duration(state.seconds)} so far"
 
 
 def _speed(state: UnderWay, stored: Factors | None) -> list[str]:
@@ -61,9 +62,9 @@ def _speed(state: UnderWay, stored: Factors | None) -> list[str]:
         said.append(f"{state.iteration_seconds:.2g} s an iteration{_compared(pace.iteration_s)}")
     if state.seconds_left is not None:
         of_time = " of --max-time" if state.bound == "max_time" else ""
-        said.append(f"at most {state.seconds_left:.0f} s left{of_time}")
+        said.append(f"at most {options.duration(state.seconds_left)} left{of_time}")
     if stored is not None:
-        said.append(f"the stored result took {stored.attributes['seconds']:.0f} s")
+        said.append(f"the stored result took {options.duration(stored.attributes['seconds'])}")
     return said
 
 
