@@ -56,6 +56,9 @@ class Folder(Protocol):
     def replace(self, name: str, content: bytes) -> None:
         """Write a small file whole, in one step that survives a crash."""
 
+    def note(self, name: str, content: bytes) -> None:
+        """Write a small file whole, in one step that a crash may take back; only one at a time may write it."""
+
     def read_versioned(self, name: str) -> tuple[bytes | None, str | None]:
         """Content of a small file and a name for just this version of it; nothing of both where there is none."""
 
@@ -155,6 +158,12 @@ class LocalFolder:
             os.fsync(file.fileno())
         aside.replace(self.path / name)
         sync_path(self.path)
+
+    def note(self, name: str, content: bytes) -> None:
+        """Write aside, rename: nobody waits for the disk."""
+        aside = self.path / f"{ASIDE}{name}{HALF}"
+        aside.write_bytes(content)
+        aside.replace(self.path / name)
 
     def read_versioned(self, name: str) -> tuple[bytes | None, str | None]:
         """Content of a small file and its hash; nothing of both where there is none."""

@@ -91,6 +91,10 @@ class RemoteFolder:
         """Put an object: in one step, and durable once it is answered."""
         sync((self.zarr() / name).set(default_buffer_prototype().buffer.from_bytes(content)))
 
+    def note(self, name: str, content: bytes) -> None:
+        """Put an object."""
+        self.replace(name, content)
+
     def make(self) -> None:
         """There are no folders without objects in them."""
 

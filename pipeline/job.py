@@ -24,7 +24,7 @@ from pipeline.kernels import Matrix
 from pipeline.loop import Stop, solve, stop_reason
 from pipeline.objective import settled, solver_of
 from pipeline.one_pass import BlockMatrix
-from pipeline.opening import check_reachable, open_blocks, remove_scratch
+from pipeline.opening import SCRATCH, check_reachable, open_blocks, remove_scratch
 from pipeline.plan import Plan, check_rank, make_plan
 from pipeline.provenance import plan_and_outcome, provenance, told_of_state
 from pipeline.publishing import Finished, Wide, publish_revision
@@ -34,6 +34,7 @@ from pipeline.small_run import SmallRun
 from pipeline.solvers.state import State
 from pipeline.standing import ParametersDiffer as ParametersDiffer  # "as": callers catch it here
 from pipeline.standing import Standing, passes_to_make, small_problem, where_it_stands
+from pipeline.under_way import beating
 from pipeline.ways import Ways
 
 
@@ -134,14 +135,8 @@ def _factorize(matrix: StoredMatrix, name: str, config: NMFConfig, ways: Ways) -
     plan = make_plan(matrix, config, ways.memory_nbytes, choice, passes)
     run = _Run(matrix, name, config, ways, plan, choice, standing)
     try:
-        with threadpool_limits(limits=1, user_api="blas"):  # the driver's bits must not depend on its cores either
-            if standing.older is not None:
-                state, stop = run.take_in(standing.older)
-            else:
-                state, stop = (run.begin(), reason) if reason else run.solve()
-        if stop is Stop.NONFINITE:
-            raise store.BadInput(f"{name} was not written: {stop}")
-        return Result(run.publish(state, stop), stop, run.recorder.n_new)
+        with beating(run.scratch, run.began, run.recorder, plan, config):
+            return run.carry_out(reason)
     except (engine.NoWorkersError, OSError) as error:
         kept = run.checkpoints.last or previous
         error.add_note(f"the next run goes on from {kept.path}" if kept else "there is no checkpoint yet")
@@ -170,7 +165,7 @@ class _Run:
         earlier = previous.iterations if previous else []
         self.recorder = Recorder(matrix, earlier, plan=plan, on_iteration=ways.on_iteration)
         self.checkpoints = Checkpoints(lambda state: self.publish(state, None), ways.checkpoint_every)
-        self.scratch = matrix.path / "nmf" / name / f"scratch-{uuid.uuid4().hex[:8]}"
+        self.scratch = matrix.path / "nmf" / name / f"{SCRATCH}{uuid.uuid4().hex[:8]}"
         self.small: SmallRun | None = None
         """While it is iterated on."""
         known = {} if previous is None else previous.attributes
@@ -180,6 +175,17 @@ class _Run:
         """Chunks of each part of H."""
         self.warm: Basis | None = None
         """W of a result that is visited again."""
+
+    def carry_out(self, reason: Stop | None) -> Result:
+        """Do what is left, nothing but to write what there is where there is a reason, and publish it."""
+        with threadpool_limits(limits=1, user_api="blas"):  # the driver's bits must not depend on its cores either
+            if self.older is not None:
+                state, stop = self.take_in(self.older)
+            else:
+                state, stop = (self.begin(), reason) if reason else self.solve()
+        if stop is Stop.NONFINITE:
+            raise store.BadInput(f"{self.name} was not written: {stop}")
+        return Result(self.publish(state, stop), stop, self.recorder.n_new)
 
     def begin(self) -> State:
         """Return the state before the first iteration on A."""

@@ -20,6 +20,8 @@ from pipeline.sparse import joined, without_zeros
 from pipeline.which import EntryBlocks
 
 SPILL_EVERY = 8
+SCRATCH = "scratch-"
+"""Beginning of the name of a folder that a run has beside the revisions while it lasts."""
 
 
 def open_blocks(
@@ -91,7 +93,7 @@ class Spills:
 def remove_scratch(group: Folder) -> None:
     """Remove what runs that were killed left behind; only the writer may."""
     for entry in group.entries():
-        if entry.startswith("scratch-"):
+        if entry.startswith(SCRATCH):
             (group / entry).remove()
 
 

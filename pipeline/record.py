@@ -53,7 +53,7 @@ class Recorder:
         self.enter(EXACT, matrix.norm_squared)
         self._matrix, self._plan, self._on_iteration = matrix, plan, on_iteration
         self.earlier = earlier[-1] if earlier else BEFORE
-        self._n_earlier = len(earlier)
+        self.n_earlier = len(earlier)
         self._passes, self._bytes_read = self.earlier.passes, self.earlier.bytes_read
         self._cached: set[int] = set()
         self._began = time.perf_counter()
@@ -65,12 +65,17 @@ class Recorder:
     @property
     def n_new(self) -> int:
         """Iterations of this run."""
-        return len(self.iterations) - self._n_earlier
+        return len(self.iterations) - self.n_earlier
 
     @property
     def passes(self) -> float:
         """Visits of A by this run."""
         return self._passes - self.earlier.passes
+
+    @property
+    def seconds(self) -> float:
+        """Time so far, that of earlier runs included."""
+        return self.earlier.seconds + time.perf_counter() - self._began
 
     @property
     def bytes_read(self) -> int:
@@ -102,7 +107,7 @@ class Recorder:
                 loss=state.loss if its == ours else state.loss / its * ours,
                 relative_error=error,
                 phase=self.phase,
-                seconds=self.earlier.seconds + time.perf_counter() - self._began,
+                seconds=self.seconds,
                 passes=self._passes,
                 bytes_read=self._bytes_read,
                 holdout_error=math.nan if held_out is None else held_out,

@@ -7,10 +7,12 @@ from typing import Any
 import click
 
 from data_prep.folders import Folder
-from data_prep.store import StoredMatrix, open_matrix
-from pipeline.commands import options
+from data_prep.store import BadInput, StoredMatrix, open_matrix, read_array
+from pipeline.commands import options, running
 from pipeline.factors import Factors, names, newest, open_factors
 from pipeline.loop import Stop
+from pipeline.report.sparkline import course
+from pipeline.under_way import under_way
 
 SHOWN = 5
 """Results that a result came from, the last ones."""
@@ -20,7 +22,7 @@ SHOWN = 5
 @options.zarr
 @options.as_json
 def info(path: Folder, as_json: bool) -> None:
-    """Say what is in a store: the matrix, and every factorization of it.
+    """Say what is in a store: the matrix, every factorization of it, and how far runs are that are under way.
 
     \b
     Example:
@@ -28,23 +30,24 @@ def info(path: Folder, as_json: bool) -> None:
     """
     matrix = open_matrix(path)
     found = [open_factors(path, name) for name in names(path)]
-    under_way = [newest(path, name) for name in names(path, "resume")]
+    checkpoints = [checkpoint for name in names(path, "resume") if (checkpoint := newest(path, name))]
+    runs = under_way(path)
     if as_json:
-        factorizations = {factors.path.parent.name: _summary(factors) for factors in found}
-        checkpoints = {factors.path.parent.name: _summary(factors) for factors in under_way if factors}
-        summary = {"matrix": _matrix_summary(matrix), "nmf": factorizations, "checkpoints": checkpoints}
+        summary = {
+            "matrix": _matrix_summary(matrix),
+            "nmf": {factors.path.parent.name: _summary(factors) for factors in found},
+            "checkpoints": {factors.path.parent.name: _summary(factors) for factors in checkpoints},
+            **running.summary(path, runs),
+        }
         options.say(json.dumps({"zarr": str(path), **summary}))
         return
     options.say(_matrix_text(matrix))
     for factors in found:
         options.say(_text(factors))
-    for checkpoint in filter(None, under_way):
-        about = checkpoint.attributes
-        options.say(
-            f"  {checkpoint.path.parent.name}: under way or interrupted, at relative error "
-            f"{about['relative_error']:.4f} after {about['n_iter']} iterations, {about['ended']}; "
-            f"the same `nmf-batch run` goes on from there"
-        )
+    for checkpoint in checkpoints:
+        options.say(_checkpoint_text(checkpoint, known=checkpoint.path.parent.name in runs))
+    for name, state in runs.items():
+        options.say(running.text(path, name, state))
 
 
 def compression_ratio(m: int, n: int, d: int) -> float:
@@ -121,6 +124,25 @@ def _matrix_text(matrix: StoredMatrix) -> str:
     )
 
 
+def _checkpoint_text(checkpoint: Factors, *, known: bool) -> str:
+    """Say what is stored of a result that is not complete; what is known of the run itself is said after it."""
+    about, name = checkpoint.attributes, checkpoint.path.parent.name
+    what = "checkpoint" if known else "under way or interrupted"
+    where = f"at relative error {about['relative_error']:.4f} after {about['n_iter']} iterations, {about['ended']}"
+    then = "" if known else "; the same `nmf-batch run` goes on from there"
+    return "\n".join([f"  {name}: {what}, {where}{then}", *_course(checkpoint)])
+
+
+def _course(factors: Factors) -> list[str]:
+    """Draw how the error fell, where there is something to draw and the terminal has the characters."""
+    try:
+        errors, phases = (read_array(factors.path, name).tolist() for name in ("relative_error", "phase"))
+    except BadInput:
+        return ["      error: its record is damaged; `nmf-batch verify` names the file"]
+    drawn = course(errors, phases)
+    return [f"      error {drawn}"] if drawn and options.can_say(drawn) else []
+
+
 def _text(factors: Factors) -> str:
     about = factors.attributes
     (m, n), parameters = about["shape"], about["parameters"]
@@ -129,6 +151,7 @@ def _text(factors: Factors) -> str:
         f"  {factors.path.parent.name}: d = {parameters['n_components']}, {about['objective']} by "
         f"{parameters['solver']}, relative error {about['relative_error']:.4f} after {about['n_iter']} iterations "
         f"({about['passes']:.3g} passes, {about['seconds']:.1f} s), {about['ended']}",
+        *_course(factors),
         *(f"  {said}" for said in (*how_good(about), *how_it_grew(about))),
         f"      W and H hold 1 number for every {ratio:.1f} of A. {Stop[about['stop']]}",
     ]

@@ -230,11 +230,22 @@ def as_usage_error() -> Iterator[None]:
 
 
 def say(text: str) -> None:
-    """Print a result; that nobody reads it any more does not end the work."""
+    """Print a result; that nobody reads it any more, or that a character cannot be shown, does not end the work."""
     try:
         click.echo(text)
+    except UnicodeEncodeError as error:
+        click.echo(text.encode(error.encoding, "replace").decode(error.encoding))
     except BrokenPipeError:
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  # open until the process ends
+
+
+def can_say(text: str) -> bool:
+    """Whether standard output says that it takes all characters of a text."""
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def nbytes(count: float) -> str:
@@ -244,6 +255,13 @@ def nbytes(count: float) -> str:
             return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1024
     return f"{count:.1f} TiB"
+
+
+def duration(seconds: float) -> str:
+    """Write a time for people: 35 s, 12 min, 3.5 h."""
+    if seconds < 600:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 @contextmanager
