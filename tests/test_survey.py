@@ -94,6 +94,19 @@ def test_missing_entries_are_no_error(tmp_path, rng):
     np.testing.assert_allclose(survey(factors).errors.relative, expected, rtol=1e-4)
 
 
+def test_colours_of_transparent_pixels_are_no_error_where_these_are_masked(tmp_path, rng):
+    pixels = rng.integers(0, 256, (20, 4, 3, 4), dtype=np.uint8)
+    pixels[..., 3] = 255 * (rng.random((20, 4, 3)) < 0.6)
+    np.save(tmp_path / "images.npy", pixels)
+    factors = factorize(prep(tmp_path / "images.npy", tmp_path / "s.zarr").path, 3, mask="alpha", max_iter=5).factors
+    A, W, H = whole(factors)
+    counted = np.repeat(pixels[..., 3:] > 0, 4, axis=3)
+    counted[..., 3] = True
+    present = counted.reshape(20, -1).T
+    expected = np.linalg.norm((A / 255 - W @ H) * present, axis=0) / np.linalg.norm(A / 255 * present, axis=0)
+    np.testing.assert_allclose(survey(factors).errors.relative, expected, rtol=1e-4)
+
+
 def test_best_median_and_worst_are(factors):
     found = survey(factors)
     ranked = found.errors.columns[np.argsort(found.errors.relative, kind="stable")].tolist()
@@ -111,7 +124,9 @@ def test_the_heat_map_shows_norms_of_parts_and_keeps_like_columns_together(facto
     assert (np.diff(found.map_weights.argmax(axis=0)) >= 0).all()
 
 
-def test_images_that_were_appended_since_are_left_out(faces, tmp_path, rng):
+@pytest.mark.parametrize("worthwhile", [2**36, 0], ids=["all", "sample"])
+def test_images_that_were_appended_since_are_left_out(faces, tmp_path, rng, monkeypatch, worthwhile):
+    monkeypatch.setattr(survey_module, "WORTHWHILE", worthwhile)
     path = prep(faces, tmp_path / "s.zarr").path
     factors = factorize(path, 3, max_iter=5).factors
     before = survey(factors)
