@@ -12,6 +12,7 @@ import click
 
 FULL = {errno.ENOSPC, errno.EDQUOT}
 """What a full disk says: as with errors that pass, the same command can be run again."""
+GOES_ON = "the same command goes on from what is stored"
 COMMANDS = (
     "prep",
     "prep-table",
@@ -24,6 +25,7 @@ COMMANDS = (
     "match",
     "topics",
     "report",
+    "export",
     "verify",
     "repair",
     "demo",
@@ -106,7 +108,7 @@ def main() -> None:
     try:
         code = _run()
     except Interrupted as error:
-        click.echo("interrupted; the same command goes on from what is stored", err=True)
+        click.echo("; ".join(["interrupted", *getattr(error, "__notes__", [GOES_ON])]), err=True)
         sys.stdout.flush()
         os._exit(error.exit_code)  # threads may be in the middle of something that takes long, or hangs
     sys.exit(code)
@@ -147,7 +149,7 @@ def _run() -> int:
         click.echo(f"nmf-batch: {error.format_message()}", err=True)
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        click.echo("interrupted; the same command goes on from what is stored", err=True)
+        click.echo(f"interrupted; {GOES_ON}", err=True)
         return 130
     except tuple(codes) as error:
         click.echo("; ".join([f"nmf-batch: {error}", *getattr(error, "__notes__", [])]), err=True)

@@ -11,7 +11,7 @@ from data_prep import store
 from data_prep.sample import read_columns
 from data_prep.store import StoredMatrix
 from pipeline.factors import Factors
-from pipeline.labels import names_at
+from pipeline.labels import names_at, of_columns
 from pipeline.loop import Stop
 from pipeline.report.survey import Survey, columns_of_H, present_in
 from pipeline.topics import find_topics
@@ -31,7 +31,7 @@ def account(factors: Factors, found: Survey) -> Account:
     """Return all figures of a report, as JSON knows them."""
     matrix, about = store.open_matrix(factors.home), factors.attributes
     columns = [found.components.users[found.components.users >= 0], *found.shown.values()]
-    names = names_at(matrix, _names_array(matrix), map(int, chain.from_iterable(columns)))
+    names = names_at(matrix, of_columns(matrix), map(int, chain.from_iterable(columns)))
     d = about["parameters"]["n_components"]
     m, n = about["shape"]
     return {
@@ -62,10 +62,6 @@ def account(factors: Factors, found: Survey) -> Account:
         "outcome": about["outcome"],
         "provenance": {key: about.get(key) for key in PROVENANCE},
     }
-
-
-def _names_array(matrix: StoredMatrix) -> str:
-    return "image" if "image_shape" in matrix.attributes else "item"
 
 
 def _matrix(matrix: StoredMatrix, n: int) -> Account:
