@@ -113,8 +113,8 @@ def test_a_csv_file_reads_back_as_the_same_bits_by_way_of_float64(named, tmp_pat
 
 
 def test_a_number_that_shortest_digits_would_change_is_kept():
-    hard, content = np.float32(7.038531e-26), io.BytesIO()  # whose shortest digits give another by way of float64
-    hard = np.nextafter(np.float32(float(str(hard))), np.float32(0))
+    hard = np.nextafter(np.float32(7.038531e-26), np.float32(0))  # its shortest digits are read as its neighbour
+    content = io.BytesIO()
     values = np.array([[hard, np.finfo(np.float32).tiny / 4, 0.1]], np.float32)
     written_out._csv(iter([written_out.Part({"item": ["a", "b", "c"]}, values)]), content, lambda done: None)
     found = [float(line.split(",")[1]) for line in content.getvalue().decode().splitlines()[1:]]
