@@ -122,9 +122,14 @@ def open_factors(path: Where, name: str) -> Factors:
 
 def named(path: Folder, name: str) -> Folder:
     """Folder of a factorization; ValueError where the name could lead elsewhere."""
+    check_name(name)
+    return path / "nmf" / name
+
+
+def check_name(name: str) -> None:
+    """Raise ValueError where a name could lead elsewhere."""
     if not NAME.fullmatch(name):
         raise ValueError(f"the name is {name!r}, but must be letters, digits, '.', '_' or '-', and begin with no '.'")
-    return path / "nmf" / name
 
 
 def names(path: Folder, pointer: str = "current") -> list[str]:

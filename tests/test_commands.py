@@ -14,6 +14,7 @@ import threading
 import time
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 from PIL import Image
@@ -328,3 +329,12 @@ def test_the_demo_leaves_its_pictures(tmp_path):
     with Image.open(tmp_path / "demo" / "basis.png") as basis, Image.open(tmp_path / "demo" / "panel.png") as panel:
         assert min(*basis.size, *panel.size) > 300
     assert nmf_batch("demo", "--out", tmp_path / "demo").returncode == 4
+
+
+@pytest.mark.parametrize(
+    "command", ["run -d 2", "plan -d 2", "transform x --out -", "match x", "topics", "report", "export W"]
+)
+def test_a_name_that_could_lead_elsewhere_is_a_mistake(command, tmp_path):
+    first, *more = command.split()
+    with pytest.raises(click.BadParameter, match="begin with no"):
+        cli([first, *more, "--zarr", str(tmp_path / "s.zarr"), "--name", "../x"], standalone_mode=False)

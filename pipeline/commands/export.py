@@ -12,7 +12,7 @@ from data_prep.folders import Folder
 from data_prep.store import StoredMatrix, open_matrix
 from pipeline.commands import options, progress, values
 from pipeline.commands.signals import SafePoint, safe_point
-from pipeline.factors import Factors, named, open_factors
+from pipeline.factors import Factors, open_factors
 from pipeline.new_files import NewFolder, new_file
 from pipeline.report.pictures import Chosen, Written, write_basis, write_reconstructions
 from pipeline.written_out import FORMATS, write_factor
@@ -23,7 +23,7 @@ PICTURES, FACTORS = ("basis", "reconstructions"), ("W", "H")
 @click.command(context_settings=options.CONTEXT)
 @click.argument("what", type=click.Choice([*PICTURES, *FACTORS]))
 @options.zarr
-@click.option("--name", required=True, help="Of the factorization: d99.")
+@options.factorization
 @click.option("--out", required=True, help="Path: a new or empty folder for pictures, a new file for W or H.")
 @click.option("--names", "pattern", help="Reconstruct only images of such names: 'faces/0001*'.")
 @click.option("--limit", type=click.IntRange(min=1), help="Reconstruct the first so many of them only.")
@@ -47,8 +47,6 @@ def export(what: str, path: Folder, name: str, out: str, pattern: str | None, li
     """
     if what != "reconstructions" and (pattern or limit):
         raise click.UsageError(f"--names and --limit choose reconstructions, but {what} is asked for; leave them out")
-    with options.as_usage_error():
-        named(path, name)
     where = _new_place(what, out)
     factors, matrix = open_factors(path, name), open_matrix(path)
     if what in PICTURES and "image_shape" not in matrix.attributes:

@@ -26,7 +26,7 @@ ROWS_OF_A_SHEET = 20
 @click.argument("sources", nargs=-1)
 @options.zarr
 @options.from_list
-@click.option("--name", required=True, help="Of the factorization: d99.")
+@options.factorization
 @click.option("--top", type=click.IntRange(min=1), default=5, help="How many stored images for each one.")
 @click.option("--sheet", type=click.Path(dir_okay=False, path_type=Path), help="PNG of images beside those like them.")
 @click.option("--clusters", is_flag=True, help="Count the stored images by the component that puts most into each.")

@@ -13,10 +13,8 @@ import click
 import yaml
 
 from cluster.connect import connect, version_mismatches
-from data_prep.folders import Folder
 from pipeline.commands import values
 from pipeline.config import INITS, LOSSES, MASKS, SOLVERS, NMFConfig
-from pipeline.factors import named
 from pipeline.rerun import REFRESH
 
 CONTEXT = {"auto_envvar_prefix": "NMF_BATCH", "show_default": True}
@@ -47,6 +45,7 @@ as_json: Decorator = click.option(
 )
 
 
+factorization: Decorator = click.option("--name", type=values.Name(), required=True, help="Of the factorization: d99.")
 from_list: Decorator = click.option(
     "--from-list",
     "lists",
@@ -141,7 +140,9 @@ REQUEST: tuple[Decorator, ...] = (
         help="Starts on the sketch, from other seeds; the best one is kept.",
     ),
     click.option("--target-error", type=float, help="Stop at this relative error ‖A − WH‖ / ‖A‖."),
-    click.option("--name", help="Name of the factorization in the store; d99 for -d 99 unless given."),
+    click.option(
+        "--name", type=values.Name(), help="Name of the factorization in the store; d99 for -d 99 unless given."
+    ),
     click.option(
         "--refresh",
         type=click.Choice(REFRESH),
@@ -201,12 +202,10 @@ def request(command: Callable[..., Any]) -> Callable[..., Any]:
     return _with(REQUEST, command)
 
 
-def configured(path: Folder, n_components: int, name: str | None, settings: dict[str, Any]) -> tuple[NMFConfig, str]:
+def configured(n_components: int, name: str | None, settings: dict[str, Any]) -> tuple[NMFConfig, str]:
     """Return what is asked for and its name; what cannot be meant is a usage error."""
-    name = name or f"d{n_components}"
     with as_usage_error():
-        named(path, name)
-        return NMFConfig(n_components=n_components, **_said(settings)), name
+        return NMFConfig(n_components=n_components, **_said(settings)), name or f"d{n_components}"
 
 
 def _said(settings: dict[str, Any]) -> dict[str, Any]:

@@ -37,7 +37,7 @@ def plan(
     Example:
       nmf-batch plan --zarr faces.zarr -d 99 --memory 2GiB
     """
-    config, name = options.configured(path, n_components, name, settings)
+    config, name = options.configured(n_components, name, settings)
     matrix = open_matrix(path)
     with options.connected(place):
         to_do = planned(matrix, name, config, memory, fresh=fresh, refresh=refresh)

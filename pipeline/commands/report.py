@@ -14,7 +14,7 @@ from pipeline.factors import names, open_factors
 
 @click.command(context_settings=options.CONTEXT)
 @options.zarr
-@click.option("--name", help="Of the factorization: d99; not needed where the store has one only.")
+@click.option("--name", type=values.Name(), help="Of the factorization: d99; not needed where the store has one only.")
 @click.option(
     "--out",
     type=values.NewFile(),

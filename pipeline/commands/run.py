@@ -77,7 +77,7 @@ def run(
     Example:
       nmf-batch run --zarr faces.zarr -d 99
     """
-    config, name = options.configured(path, n_components, name, settings)
+    config, name = options.configured(n_components, name, settings)
     snapshots = None if animate is None else _snapshots(path)
     shown = progress.Progress("iteration")
 

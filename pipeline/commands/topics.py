@@ -21,7 +21,7 @@ KEPT = "\N{NO-BREAK SPACE}"
 
 @click.command(context_settings=options.CONTEXT)
 @options.zarr
-@click.option("--name", required=True, help="Of the factorization: d20.")
+@options.factorization
 @click.option("--top", type=click.IntRange(min=1), default=10, help="How many words of each topic.")
 @click.option("--documents", type=click.IntRange(min=0), default=3, help="How many documents of each topic.")
 @options.as_json

@@ -23,7 +23,7 @@ STDOUT = "-"
 @click.argument("sources", nargs=-1)
 @options.zarr
 @options.from_list
-@click.option("--name", required=True, help="Of the factorization: d99.")
+@options.factorization
 @click.option("--out", required=True, help="Where to write H and the names: a path, an address, or - for stdout.")
 @options.place
 @options.as_json

@@ -10,6 +10,7 @@ from dask.utils import parse_bytes, parse_timedelta
 
 from data_prep.folders import Folder, folder
 from pipeline.checkpoints import Every
+from pipeline.factors import check_name
 
 
 class StoreFolder(click.ParamType[Folder]):
@@ -23,6 +24,20 @@ class StoreFolder(click.ParamType[Folder]):
             return folder(value)
         except ValueError as error:
             self.fail(str(error), param, ctx)
+
+
+class Name(click.ParamType[str]):
+    """What a factorization is called."""
+
+    name = "name"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Refuse what could lead elsewhere."""
+        try:
+            check_name(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+        return str(value)
 
 
 class NewFile(click.ParamType[Path]):
