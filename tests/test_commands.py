@@ -20,6 +20,7 @@ import pytest
 from PIL import Image
 
 from pipeline import open_factors
+from pipeline.commands import cli
 from tests.conftest import SOAK, save_faces, save_png
 
 COMMANDS = ["prep", "plan", "run", "info", "topics", "export", "demo"]
