@@ -10,13 +10,14 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 import zipfile
 from pathlib import Path
 
 import click
 import numpy as np
 from PIL import Image
+
+from benchmarks.measure import measured_command
 
 NAMES = 1000
 LISTING = r"""
@@ -32,19 +33,6 @@ files = list_sources([sys.argv[1]]).files
 seconds = time.perf_counter() - began
 names = sum(map(len, files.names))
 print(json.dumps({"n": len(files), "s": seconds, "peak": resident("VmHWM") - before, "names": names}))
-"""
-PREP = r"""
-import json, re, sys, time
-from pathlib import Path
-from pipeline.commands import main
-
-began = time.perf_counter()
-try:
-    main()
-except SystemExit as ended:
-    assert not ended.code, ended.code
-peak = 1024 * int(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[1])
-print(json.dumps({"s": time.perf_counter() - began, "peak": peak}), file=sys.stderr)
 """
 
 
@@ -75,11 +63,8 @@ def listing(source: Path) -> str:
 
 
 def preparing(source: Path, store: Path) -> str:
-    command = [sys.executable, "-c", PREP, "prep", str(source), "--zarr", str(store)]
-    began = time.perf_counter()
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    seconds, found = time.perf_counter() - began, json.loads(done.stderr.splitlines()[-1])
-    return f"prepared in {seconds:.0f} s, peak of the driver {found['peak'] / 2**20:.0f} MiB; {done.stdout.strip()}"
+    done = measured_command("prep", source, "--zarr", store)
+    return f"prepared in {done.seconds:.0f} s, peak of the driver {done.peak_nbytes / 2**20:.0f} MiB; {done.stdout}"
 
 
 @click.command()

@@ -3,9 +3,23 @@
 import os
 import statistics
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import NamedTuple
+
+COMMAND = r"""
+import re, sys
+from pathlib import Path
+from pipeline.commands import main
+
+try:
+    main()
+except SystemExit as ended:
+    assert not ended.code, ended.code
+print(1024 * int(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]), file=sys.stderr)
+"""
 
 
 def rounds(contenders: Mapping[str, Callable[[], object]], n: int) -> dict[str, list[float]]:
@@ -34,3 +48,20 @@ def table(seconds: Mapping[str, list[float]], reference: str) -> str:
 def run(*command: str | Path) -> None:
     """Run a command to its end, without its output; an error is an error here."""
     subprocess.run([str(part) for part in command], check=True, stdout=subprocess.DEVNULL, env=os.environ)
+
+
+class Measured(NamedTuple):
+    """What a command took, as a whole process."""
+
+    seconds: float
+    peak_nbytes: int
+    """Of its resident memory."""
+    stdout: str
+
+
+def measured_command(*arguments: str | Path) -> Measured:
+    """Run `nmf-batch` with some arguments to its end, and say what it took."""
+    command = [sys.executable, "-c", COMMAND, *map(str, arguments)]
+    began = time.perf_counter()
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return Measured(time.perf_counter() - began, int(done.stderr.splitlines()[-1]), done.stdout.strip())

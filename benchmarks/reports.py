@@ -6,31 +6,15 @@ Images are mixtures of drawn parts with noise, made below --scratch, prepared an
 """
 
 import json
-import subprocess
-import sys
 import tempfile
-import time
 from pathlib import Path
 
 import click
 import numpy as np
 
-from benchmarks.measure import run
+from benchmarks.measure import measured_command, run
 
 PARTS, TOGETHER = 40, 10_000
-REPORT = r"""
-import json, re, sys, time
-from pathlib import Path
-from pipeline.commands import main
-
-began = time.perf_counter()
-try:
-    main()
-except SystemExit as ended:
-    assert not ended.code, ended.code
-peak = 1024 * int(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[1])
-print(json.dumps({"s": time.perf_counter() - began, "peak": peak}), file=sys.stderr)
-"""
 
 
 def make(file: Path, n: int, side: int) -> None:
@@ -60,15 +44,13 @@ def main(images: int, side: int, d: int, scratch: Path | None) -> None:
         make(home / "images.npy", images, side)
         run("nmf-batch", "prep", home / "images.npy", "--zarr", home / "s.zarr")
         run("nmf-batch", "run", "--zarr", home / "s.zarr", "-d", str(d))
-        out, began = home / "report.html", time.perf_counter()
-        command: list[str | Path] = [sys.executable, "-c", REPORT, "report", "--zarr", home / "s.zarr", "--out", out]
-        done = subprocess.run(command, check=True, capture_output=True, text=True)
-        seconds, measured = time.perf_counter() - began, json.loads(done.stderr.splitlines()[-1])
+        out = home / "report.html"
+        done = measured_command("report", "--zarr", home / "s.zarr", "--out", out)
         told = json.loads(out.with_suffix(".json").read_text(encoding="utf-8"))
         whole = "all" if told["errors"]["whole"] else "of a sample of them"
         click.echo(
-            f"{images:,} images of {side} × {side}, d = {d}: report in {seconds:.1f} s, peak "
-            f"{measured['peak'] / 2**20:.0f} MiB, {out.stat().st_size / 2**20:.1f} MiB of HTML; errors of "
+            f"{images:,} images of {side} × {side}, d = {d}: report in {done.seconds:.1f} s, peak "
+            f"{done.peak_nbytes / 2**20:.0f} MiB, {out.stat().st_size / 2**20:.1f} MiB of HTML; errors of "
             f"{told['errors']['examined']:,} images, {whole}"
         )
 

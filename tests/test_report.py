@@ -12,7 +12,7 @@ from data_prep.arrays import write_matrix
 from pipeline import factorize
 from pipeline.commands import cli
 from pipeline.factors import open_factors
-from pipeline.report.page import _nbytes, _number, _percent
+from pipeline.report.page import _number, _percent
 from pipeline.report.writing import _write, write_report
 from tests.conftest import save_png
 from tests.test_images import prep
@@ -186,4 +186,3 @@ def test_without_what_draws_it_the_command_says_what_to_install(store_of_images,
 def test_numbers_are_written_to_be_read():
     assert [_number(value) for value in (0.157912, 3.5, 1234567, 2.0)] == ["0.1579", "3.5", "1,234,567", "2"]
     assert [_percent(share) for share in (0, 0.00012, 0.0235, 1)] == ["0.0\xa0%", "0.01\xa0%", "2.4\xa0%", "100.0\xa0%"]
-    assert [_nbytes(count) for count in (12, 2048, 3 * 2**40)] == ["12 B", "2.0 KiB", "3.0 TiB"]

@@ -9,6 +9,7 @@ from typing import Any
 
 import jinja2
 import numpy as np
+from dask.utils import format_bytes
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -45,7 +46,7 @@ def page(account: Account, pictures: Mapping[str, Any], drawn: Charts) -> str:
     environment = jinja2.Environment(
         loader=here, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"number": _number, "nbytes": _nbytes, "percent": _percent, "when": _when, "zip": zip}
+    environment.filters |= {"number": _number, "nbytes": format_bytes, "percent": _percent, "when": _when, "zip": zip}
     svg = {name: _address(as_svg(draw), "image/svg+xml") for name, draw in drawn.items()}
     return environment.get_template("page.html").render(account=account, pictures=pictures, charts=svg, most=MOST_SHOWN)
 
@@ -123,14 +124,6 @@ def _number(value: float, digits: int = 4) -> str:
     if isinstance(value, int) or value == int(value):
         return f"{int(value):,}"
     return f"{value:,.{digits}g}"
-
-
-def _nbytes(count: float) -> str:
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if count < 1024:
-            return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1024
-    return f"{count:.1f} TiB"
 
 
 def _percent(share: float) -> str:
