@@ -56,6 +56,15 @@ def test_correlations_are_those_of_the_rows_of_H_and_cosines_of_the_columns_of_W
     np.testing.assert_allclose(told.cosines, unit.T @ unit, atol=1e-5)
 
 
+def test_of_many_components_those_of_most_energy_are_compared(factors, monkeypatch):
+    every = survey(factors).components
+    monkeypatch.setattr(survey_module, "COMPARED", 3)
+    told = survey(factors).components
+    np.testing.assert_array_equal(told.order, every.order)
+    np.testing.assert_allclose(told.correlations, every.correlations[:3, :3], atol=1e-6)
+    np.testing.assert_allclose(told.cosines, every.cosines[:3, :3], atol=1e-6)
+
+
 def test_columns_that_could_not_be_read_do_not_change_correlations(planted, factors):
     H, ok = factors.read("H"), store.open_array(planted, "ok", mode="r+")
     unreadable = np.flatnonzero(~factors.read("H").any(axis=0))

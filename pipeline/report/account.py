@@ -106,7 +106,7 @@ def _components(factors: Factors, matrix: StoredMatrix, found: Survey, names: Ma
 def _alike(found: Survey) -> list[Account]:
     """Pairs of components that are used together, or one in place of the other, most."""
     correlations, order = found.components.correlations, found.components.order
-    i, j = np.triu_indices(len(order), 1)
+    i, j = np.triu_indices(len(correlations), 1)
     first = np.argsort(-np.abs(correlations[i, j]), kind="stable")[:ALIKE]
     return [
         {

@@ -1,4 +1,4 @@
-"""What a report says of components and columns: H is read once, and of A as much as is worth it.
+"""What a report says of components and columns: H is read in chunks, and of A as much as is worth it.
 
 A component's part of A is w_k h_kᵀ, whose size does not depend on how W and H share their scale.
 """
@@ -28,6 +28,8 @@ WORTHWHILE = 2**36
 """Multiplications for the errors of columns: seconds. Where A would take more, those of its stored sample are told."""
 USERS, EACH = 3, 4
 """Columns told of each component, and of each kind of reconstruction."""
+COMPARED = 200
+"""Components that are compared with each other, those of most energy: d² n multiplications."""
 MAP_COLUMNS = 240
 """Columns of the weights' heat map."""
 TOGETHER = 1024
@@ -43,9 +45,9 @@ class Components(NamedTuple):
     users: NDArray[np.int64]
     """Numbers of the columns that use it most, (d, ≤ USERS); −1 where there are not so many."""
     cosines: NDArray[np.float64]
-    """Of the columns of W, (d, d)."""
+    """Of the columns of W, of the first COMPARED components with each other."""
     correlations: NDArray[np.float64]
-    """Of the rows of H, over the columns of A that could be read, (d, d)."""
+    """Of the rows of H, over the columns of A that could be read, likewise."""
 
 
 class Errors(NamedTuple):
@@ -125,28 +127,34 @@ def _counted(factors: Factors) -> Which:
 
 
 def _components(factors: Factors, W: Matrix, ok: NDArray[np.bool_]) -> Components:
-    norms, n = np.linalg.norm(W, axis=0).astype(np.float64), max(int(ok.sum()), 1)
-    d = len(norms)
-    HHt, sums = np.zeros((d, d)), np.zeros(d)
-    users, most = np.zeros((d, 0), np.int64), np.zeros((d, 0), np.float32)
+    d, norms = W.shape[1], np.linalg.norm(W, axis=0).astype(np.float64)
+    squares, users, most = np.zeros(d), np.zeros((d, 0), np.int64), np.zeros((d, 0), np.float32)
     for span, H in factors.chunks_of_H():
-        HHt += H @ H.T
-        sums += H.sum(axis=1, dtype=np.float64)
+        squares += np.einsum("kj,kj->k", H, H, dtype=np.float64)
         first = _largest(H)
         users = np.hstack([users, first + span.start])
         most = np.hstack([most, np.take_along_axis(H, first, axis=1)])
         best = _largest(most)
         users, most = np.take_along_axis(users, best, axis=1), np.take_along_axis(most, best, axis=1)
-    energies = norms**2 * HHt.diagonal()
+    energies = norms**2 * squares
     order = np.argsort(-energies, kind="stable")
-    covariances, both = HHt / n - np.outer(sums / n, sums / n), np.ix_(order, order)
+    shown = W[:, order[:COMPARED]].astype(np.float64)
     return Components(
         order=order,
         energy=energies[order] / max(energies.sum(), np.finfo(np.float64).tiny),
         users=np.where(most > 0, users, -1)[order],
-        cosines=_normed((W.T @ W).astype(np.float64))[both],
-        correlations=_normed(covariances)[both],
+        cosines=_normed(shown.T @ shown),
+        correlations=_normed(_covariances(factors, order[:COMPARED], max(int(ok.sum()), 1))),
     )
+
+
+def _covariances(factors: Factors, rows: NDArray[np.intp], n: int) -> NDArray[np.float64]:
+    """Covariances of some rows of H over n columns, the only ones that are not zero."""
+    HHt, sums = np.zeros((len(rows), len(rows))), np.zeros(len(rows))
+    for H in (H[rows] for _, H in factors.chunks_of_H()):
+        HHt += H @ H.T
+        sums += H.sum(axis=1, dtype=np.float64)
+    return HHt / n - np.outer(sums / n, sums / n)
 
 
 def _largest(H: Matrix) -> NDArray[np.intp]:

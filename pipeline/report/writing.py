@@ -30,7 +30,7 @@ def write_report(factors: Factors, out: Path, folder: Path | None = None) -> Acc
     if folder is not None:
         _write_sheets(factors, found, drawn, folder, images)
     text = page(told, pictures_of(factors, found) if images else {}, drawn)
-    _write(out.with_suffix(".json"), json.dumps(told, allow_nan=False, indent=1))
+    _write(out.with_suffix(".json"), json.dumps(told, allow_nan=False))
     _write(out, text)
     return told
 
