@@ -4,8 +4,6 @@ import errno
 import json
 import os
 import shutil
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,6 +20,7 @@ from data_prep.sums import read_mean
 from data_prep.verify import verify
 from pipeline import factorize, open_factors
 from pipeline.factors import groups
+from tests.commands import nmf_batch
 from tests.conftest import SOAK, save_faces
 from tests.test_images import OneTask, content, prep
 
@@ -188,11 +187,6 @@ def test_images_that_are_gone_are_named(made):
     (made.parent / "images" / "01.png").unlink()
     (one,) = repair(store.folder(made), damages(made), [made.parent / "images"])
     assert one.why_not == "the sources have no 01.png"
-
-
-def nmf_batch(*arguments):
-    command = [sys.executable, "-c", "from pipeline.commands import main; main()", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True)
 
 
 def test_the_commands_find_and_mend(made):
