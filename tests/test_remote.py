@@ -81,8 +81,9 @@ def contents(bucket):
 
 
 @pytest.fixture
-def planted_twice(bucket, tmp_path, rng, small_chunks):
-    """The same matrix here and in the bucket."""
+def planted_twice(bucket, tmp_path, rng, monkeypatch):
+    """The same matrix here and in the bucket, in 5 chunks: the server takes most of the time of these tests."""
+    monkeypatch.setattr(store, "CHUNK_NBYTES", 2**12)
     A = (sparse(rng, 40, 4) @ sparse(rng, 4, 300)).astype(np.float32)
     write_matrix(tmp_path / "here.zarr", A)
     write_matrix("s3://bucket/deep/there.zarr", A)
@@ -123,14 +124,14 @@ def test_workers_reach_a_remote_store(planted_twice, cluster_of, credentials):
 @pytest.mark.parametrize("damage", ["flipped", "truncated", "removed"])
 def test_damage_is_named(planted_twice, bucket, damage):
     _, there = planted_twice
-    key = "deep/there.zarr/A/c/0/7"
+    key = "deep/there.zarr/A/c/0/3"
     content = contents(bucket)[key]
     if damage == "removed":
         bucket.delete_object(Bucket="bucket", Key=key)
     else:
         content = bytes([content[0] ^ 1]) + content[1:] if damage == "flipped" else content[:100]
         bucket.put_object(Bucket="bucket", Key=key, Body=content)
-    with pytest.raises(store.BadInput, match=r"^s3://bucket/deep/there.zarr/A/c/0/7 is (damaged|missing)"):
+    with pytest.raises(store.BadInput, match=r"^s3://bucket/deep/there.zarr/A/c/0/3 is (damaged|missing)"):
         factorize(there, 4, solver="hals", max_iter=2)
 
 
