@@ -70,6 +70,13 @@ def files(path: Path) -> list[str]:
     return sorted(str(file.relative_to(path)) for file in path.rglob("*") if file.is_file())
 
 
+def pointing(path: Path, harm) -> list[str]:
+    """What leads to results: each group, and every fourth array, for each harm others; in the long form all arrays."""
+    names = [name for name in files(path) if name.startswith("nmf") and name.endswith("zarr.json")]
+    arrays = [name for name in names if (path / name).with_name("c").exists()]
+    return [*(set(names) - set(arrays)), *(arrays if SOAK else arrays[HARMS.index(harm) :: 4])]
+
+
 def everything(path: Path) -> list[bytes]:
     """All that a reader can ask for."""
     matrix = store.open_matrix(path)
@@ -235,10 +242,11 @@ def test_a_read_that_fails_for_a_moment_is_tried_again(made, monkeypatch):
 
 @pytest.mark.parametrize("harm", HARMS)
 def test_a_fresh_run_mends_what_points_at_results(made, rng, harm):
-    for name in (name for name in files(made) if name.startswith("nmf") and name.endswith("zarr.json")):
+    whole = everything(made)
+    for name in pointing(made, harm):
         copy = harmed(made, name, harm, rng)
         factorize(copy, 4, solver="hals", max_iter=3, fresh=True)
-        assert everything(copy)[:-1] == everything(made)[:-1], name  # but for the seconds that it took
+        assert everything(copy)[:-1] == whole[:-1], name  # but for the seconds that it took
 
 
 def test_records_of_an_interrupted_preparation_are_not_trusted(made, rng, tmp_path):
@@ -246,7 +254,7 @@ def test_records_of_an_interrupted_preparation_are_not_trusted(made, rng, tmp_pa
     with pytest.raises(OSError, match="gone"):
         prep(images, tmp_path / "begun.zarr", executor=OneTask(), max_skip=0.1)
     expected = content(prep(images, tmp_path / "whole.zarr", max_skip=0.1).path.path)
-    for name in [name for name in files(tmp_path / "begun.zarr") if name != "zarr.json"] * 3:
+    for name in [name for name in files(tmp_path / "begun.zarr") if name != "zarr.json"] * (3 if SOAK else 1):
         copy = harmed(tmp_path / "begun.zarr", name, flip, rng)
         prep(images, copy, max_skip=0.1)
         assert content(copy) == expected, name
