@@ -9,13 +9,17 @@ demo: $(VENV)/installed
 	rm -rf demo
 	$(BIN)/nmf-batch demo --out demo
 
-test: lint
-	$(BIN)/pytest -q -n 2
+# worksteal: the tests of a file run in one process as far as they can, so that what they share is made once
+SHARED = -q -n 2 --dist worksteal
 
-SOAK = archives checkpoints commands integrity disk edges faults fuzz memory real_data chaos state_machine
+test: lint
+	$(BIN)/pytest $(SHARED)
+
+SOAK = archives checkpoints commands integrity disk edges faults fuzz memory objective_runs real_data chaos sketch \
+  state_machine
 
 soak: $(VENV)/tested  # the long forms: harm at every file operation, to every file, at random moments, to every disk
-	NMF_BATCH_SOAK=1 $(BIN)/pytest -q -n 2 $(SOAK:%=tests/test_%.py)
+	NMF_BATCH_SOAK=1 $(BIN)/pytest $(SHARED) $(SOAK:%=tests/test_%.py)
 
 lint: $(VENV)/tested
 	$(BIN)/ruff check .

@@ -19,6 +19,7 @@ from pipeline import factorize, open_factors, plan
 from pipeline.checkpoints import Checkpoints, Every
 from pipeline.job import ParametersDiffer
 from pipeline.solvers.state import State
+from tests.commands import MAIN, nmf_batch
 from tests.conftest import SOAK, save_faces, sparse
 from tests.test_factorize import bits
 
@@ -81,11 +82,10 @@ def test_readers_see_complete_results_only(planted):
 
 
 def test_plan_counts_what_is_left(planted):
-    asked = ["--zarr", str(planted), "-d", "4", "--solver", "hals", "--max-iter", "9", "--json"]
+    asked = ["--zarr", planted, "-d", 4, "--solver", "hals", "--max-iter", 9, "--json"]
 
     def passes(*more):
-        shown = subprocess.run([*command(planted)[:3], "plan", *asked, *more], capture_output=True, text=True)
-        return json.loads(shown.stdout)["passes"]
+        return json.loads(nmf_batch("plan", *asked, *more).stdout)["passes"]
 
     with pytest.raises(Stopped):
         factorize(planted, 4, solver="hals", max_iter=9, on_iteration=stop_at(2))
@@ -171,9 +171,8 @@ def test_a_second_run_waits_as_long_as_it_is_told(planted):
 
 
 def command(path, *more):
-    main = "from pipeline.commands import main; main()"
     run = ["run", "--zarr", str(path), "-d", "4", "--max-iter", "160", "--tol", "0", "--solver", "mu", "--json"]
-    return [sys.executable, "-c", main, *run, *more]
+    return [sys.executable, "-c", MAIN, *run, *more]
 
 
 @pytest.mark.parametrize(
@@ -188,7 +187,7 @@ def test_a_signal_is_followed_by_the_rest(planted, number, code):
         run.send_signal(number)
         run.communicate(timeout=60)
     assert run.returncode == code
-    info = subprocess.run([*command(planted)[:3], "info", "--zarr", str(planted)], capture_output=True, text=True)
+    info = nmf_batch("info", "--zarr", planted)
     assert re.search(r"d4: (under way or interrupted|checkpoint), at relative error 0\.", info.stdout)
     rest = factorize(planted, 4, solver="mu", max_iter=160, tol=0)
     assert 0 < rest.n_new <= 140

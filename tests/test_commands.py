@@ -1,9 +1,8 @@
-"""The real commands, as processes: what they print, and the exit code."""
+"""The real commands, some of them as processes: what they print, and the exit code."""
 
 import contextlib
 import http.server
 import json
-import os
 import re
 import shutil
 import signal
@@ -14,21 +13,16 @@ import threading
 import time
 from pathlib import Path
 
-import click
 import numpy as np
 import pytest
 from PIL import Image
 
+from cluster.connect import connect
 from pipeline import open_factors
-from pipeline.commands import cli
+from tests.commands import MAIN, nmf_batch, process
 from tests.conftest import SOAK, save_faces, save_png
 
 COMMANDS = ["prep", "plan", "run", "info", "topics", "export", "demo"]
-
-
-def nmf_batch(*arguments, **environment):
-    command = [sys.executable, "-W", "error", "-c", "from pipeline.commands import main; main()", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment}, timeout=120)
 
 
 @pytest.fixture(scope="module")
@@ -53,13 +47,13 @@ def test_every_command_has_help_with_an_example(command):
 
 
 def test_help_lists_commands_and_exit_codes():
-    shown = nmf_batch("--help").stdout
+    shown = process("--help").stdout
     assert all(f"\n  {command} " in shown for command in COMMANDS)
     assert "75  temporary" in shown
 
 
 def test_the_main_job_end_to_end(store):
-    shown = nmf_batch("run", "--zarr", store, "-d", 5)
+    shown = process("run", "--zarr", store, "-d", 5)
     assert (shown.returncode, shown.stderr) == (0, "")
     assert re.search(r"nmf/d5: \d+ iterations; relative error 0\.\d+ after", shown.stdout)
     assert "projected gradient" in shown.stdout
@@ -87,7 +81,7 @@ def test_json_is_one_object_a_line_and_the_summary_last(store):
 def test_workers_give_what_threads_give_and_are_reported_on(store, tmp_path):
     report = tmp_path / "report.html"
     for name, extra in (("threads", []), ("workers", ["--workers", 2, "--performance-report", report])):
-        shown = nmf_batch("run", "--zarr", store, "-d", 3, "--max-iter", 5, "--name", name, *extra)
+        shown = process("run", "--zarr", store, "-d", 3, "--max-iter", 5, "--name", name, *extra)
         assert shown.returncode == 0, shown.stderr
     threads, workers = (open_factors(store, name) for name in ("threads", "workers"))
     np.testing.assert_array_equal(threads.W.compute(), workers.W.compute())
@@ -125,7 +119,13 @@ def test_a_scheduler_is_found_by_its_file_and_by_dasks_variable(store, tmp_path,
     assert "dashboard: " in by_variable.stderr
 
 
-def test_a_server_that_is_no_scheduler_is_exit_75(store):
+@pytest.fixture
+def impatient(monkeypatch):
+    """A scheduler has a second to answer, not ten."""
+    monkeypatch.setitem(connect.__wrapped__.__kwdefaults__, "timeout_s", 1.0)
+
+
+def test_a_server_that_is_no_scheduler_is_exit_75(store, impatient):
     with http.server.HTTPServer(("127.0.0.1", 0), http.server.SimpleHTTPRequestHandler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         shown = nmf_batch("run", "--zarr", store, "-d", 3, "--scheduler", f"tcp://127.0.0.1:{server.server_port}")
@@ -213,7 +213,7 @@ MISTAKES = (
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_is_one_line_and_its_exit_code(faces, store, tmp_path, mistake):
+def test_a_mistake_is_one_line_and_its_exit_code(faces, store, tmp_path, impatient, mistake):
     before = sorted(store.rglob("*"))
     code, words, arguments = mistakes(faces, store, tmp_path)[mistake]
     shown = nmf_batch(*arguments)
@@ -224,7 +224,6 @@ def test_a_mistake_is_one_line_and_its_exit_code(faces, store, tmp_path, mistake
 
 
 def test_a_reader_that_goes_away_does_not_end_the_run(store):
-    main = "from pipeline.commands import main; main()"
     arguments = [
         "run",
         "--zarr",
@@ -239,7 +238,7 @@ def test_a_reader_that_goes_away_does_not_end_the_run(store):
         "0",
         "--json",
     ]
-    with subprocess.Popen([sys.executable, "-c", main, *arguments], stdout=subprocess.PIPE) as run:
+    with subprocess.Popen([sys.executable, "-c", MAIN, *arguments], stdout=subprocess.PIPE) as run:
         run.stdout.readline()
         run.stdout.close()
         assert run.wait(timeout=60) == 0
@@ -250,9 +249,8 @@ def test_a_killed_preparation_leaves_no_process(tmp_path, rng):
     save_png(tmp_path / "images" / "a.png", rng.integers(0, 256, (900, 900), dtype=np.uint8))
     for k in range(300):
         shutil.copy(tmp_path / "images" / "a.png", tmp_path / "images" / f"{k}.png")
-    main = "from pipeline.commands import main; main()"
     arguments = ["prep", str(tmp_path / "images"), "--zarr", str(tmp_path / "s.zarr")]
-    run = subprocess.Popen([sys.executable, "-c", main, *arguments], start_new_session=True)
+    run = subprocess.Popen([sys.executable, "-c", MAIN, *arguments], start_new_session=True)
     time.sleep(2)
     run.kill()
     run.wait()
@@ -281,7 +279,7 @@ def test_other_parameters_are_exit_5_with_the_difference(store):
 def test_a_damaged_chunk_is_exit_4_with_its_name(store):
     file = store / "A" / "c" / "0" / "0"
     file.write_bytes(bytes([file.read_bytes()[0] ^ 1]) + file.read_bytes()[1:])
-    shown = nmf_batch("run", "--zarr", store, "-d", 3)
+    shown = process("run", "--zarr", store, "-d", 3)
     assert (shown.returncode, "A/c/0/0 is damaged" in shown.stderr) == (4, True)
 
 
@@ -311,10 +309,9 @@ def large(tmp_path_factory):
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["SIGINT", "SIGTERM"])
 @pytest.mark.parametrize("when_s", [0, 0.03, 0.2] if SOAK else [0.03])
 def test_an_interrupted_run_says_so_and_harms_nothing(large, number, code, when_s):
-    main = "from pipeline.commands import main; main()"
     arguments = ["run", "--zarr", str(large), "-d", "50", "--max-iter", "100000", "--tol", "0", "--json"]
     with subprocess.Popen(
-        [sys.executable, "-c", main, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [sys.executable, "-c", MAIN, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as run:
         run.stdout.readline()  # the first iteration is done
         time.sleep(when_s)
@@ -337,5 +334,6 @@ def test_the_demo_leaves_its_pictures(tmp_path):
 )
 def test_a_name_that_could_lead_elsewhere_is_a_mistake(command, tmp_path):
     first, *more = command.split()
-    with pytest.raises(click.BadParameter, match="begin with no"):
-        cli([first, *more, "--zarr", str(tmp_path / "s.zarr"), "--name", "../x"], standalone_mode=False)
+    done = nmf_batch(first, *more, "--zarr", tmp_path / "s.zarr", "--name", "../x")
+    assert done.returncode == 2
+    assert "begin with no '.'" in done.stderr

@@ -1,4 +1,5 @@
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -8,24 +9,16 @@ from data_prep.arrays import write_matrix
 from data_prep.drawn import draw_faces, save_faces
 from data_prep.mixed import mix_gaussians
 from pipeline import factorize
-from pipeline.commands import main
 from pipeline.commands.demo import SLOWLY
 from pipeline.report.pairs import pairs
+from tests.commands import nmf_batch
 from tests.naive import matched_cosine
 
 
 @pytest.fixture
-def demo(tmp_path, monkeypatch, capsys):
+def demo(tmp_path):
     """Runs the demo of Gaussians; returns the exit code, stdout and stderr."""
-
-    def demo(*arguments):
-        given = ("--kind", "gaussians", "--out", tmp_path / "demo", *arguments)
-        monkeypatch.setattr(sys, "argv", ["nmf-batch", "demo", *map(str, given)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        return ended.value.code, *capsys.readouterr()
-
-    return demo
+    return partial(nmf_batch, "demo", "--kind", "gaussians", "--out", tmp_path / "demo")
 
 
 def test_images_are_the_sum_of_their_parts():

@@ -14,34 +14,21 @@ from data_prep.arrays import write_matrix
 from data_prep.decode import Decoding
 from data_prep.images import Options, prepare
 from pipeline import factorize
-from pipeline.commands import main
 from pipeline.record import BEFORE
 from pipeline.report.evolution import MOST, MOST_TILES, Snapshot, Snapshots, frames, save_gif, steady, tiles
 from pipeline.report.pairs import pairs
+from tests.commands import nmf_batch
 from tests.conftest import save_png
 
 
 @pytest.fixture
-def command(monkeypatch, capsys):
-    """Runs a command; returns the exit code, stdout and stderr."""
-
-    def command(*arguments):
-        monkeypatch.setattr(sys, "argv", ["nmf-batch", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        return ended.value.code, *capsys.readouterr()
-
-    return command
-
-
-@pytest.fixture
-def run(command, tmp_path, rng):
+def run(tmp_path, rng):
     """Runs `run` on 30 RGB images of 6 × 5 pixels."""
     for k in range(30):
         save_png(tmp_path / "images" / f"{k:02d}.png", rng.integers(0, 256, (6, 5, 3), dtype=np.uint8))
     with ThreadPoolExecutor(1) as pool:
         prepare([tmp_path / "images"], tmp_path / "s.zarr", Options(decoding=Decoding()), pool)
-    return lambda *more: command("run", "--zarr", tmp_path / "s.zarr", "-d", 4, *more)
+    return lambda *more: nmf_batch("run", "--zarr", tmp_path / "s.zarr", "-d", 4, *more)
 
 
 def after(n):
@@ -197,10 +184,10 @@ def test_a_run_that_is_interrupted_leaves_no_animation(run, tmp_path, monkeypatc
     assert not (tmp_path / "e.gif").exists()
 
 
-def test_what_cannot_be_drawn_or_written_is_refused_before_the_run(run, command, tmp_path, rng):
+def test_what_cannot_be_drawn_or_written_is_refused_before_the_run(run, tmp_path, rng):
     write_matrix(tmp_path / "m.zarr", rng.random((6, 9)))
     said = [
-        command("run", "--zarr", tmp_path / "m.zarr", "-d", 2, "--animate", tmp_path / "e.gif"),
+        nmf_batch("run", "--zarr", tmp_path / "m.zarr", "-d", 2, "--animate", tmp_path / "e.gif"),
         run("--animate", tmp_path / "none" / "e.gif"),
         run("--animate", tmp_path / "images"),
     ]

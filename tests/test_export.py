@@ -27,8 +27,8 @@ from pipeline.labels import Along, labels
 from pipeline.new_files import NewFolder, new_file
 from pipeline.report.pictures import Chosen, png, write_basis, write_reconstructions
 from pipeline.written_out import write_factor
+from tests.commands import nmf_batch
 from tests.conftest import save_png
-from tests.test_commands import nmf_batch
 
 pytestmark = pytest.mark.usefixtures("synchronous")
 HOSTILE = [

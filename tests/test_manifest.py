@@ -23,9 +23,9 @@ from data_prep.images import Options, StoreDiffers, prepare
 from data_prep.listing import original_bytes
 from data_prep.manifest import duplicates, read_rows, read_skipped
 from data_prep.sums import read_mean
+from tests.commands import nmf_batch
 from tests.conftest import real, save_png
 from tests.killed import in_child, kill, watch
-from tests.test_commands import nmf_batch
 from tests.test_images import content, go_down, prep
 from tests.test_integrity import damages
 

@@ -3,8 +3,8 @@
 import gzip
 import io
 import json
-import sys
 import zipfile
+from functools import partial
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ from data_prep import dense, market_files, npy_files, store
 from data_prep.images import StoreDiffers
 from data_prep.matrices import prepare_matrix
 from data_prep.sample import read_sample
-from pipeline.commands import main
+from tests.commands import nmf_batch
 
 
 @pytest.fixture
@@ -270,17 +270,10 @@ def test_a_line_is_counted_from_the_first_one_on(prepared, monkeypatch):
 
 
 @pytest.fixture
-def command(tmp_path, monkeypatch, capsys):
-    """Runs prep-matrix as the command does; returns the exit code, stdout and stderr."""
-
-    def command(*arguments):
-        monkeypatch.setattr(sys, "argv", ["nmf-batch", "prep-matrix", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        return ended.value.code, *capsys.readouterr()
-
+def command(tmp_path):
+    """Runs prep-matrix; returns the exit code, stdout and stderr."""
     (tmp_path / "b.npz").write_bytes(archive())
-    return lambda *more: command(tmp_path / "b.npz", "--zarr", tmp_path / "a.zarr", *more)
+    return partial(nmf_batch, "prep-matrix", tmp_path / "b.npz", "--zarr", tmp_path / "a.zarr")
 
 
 def test_the_command_says_what_it_made_and_mistakes_have_their_exit_codes(command, tmp_path):

@@ -17,9 +17,9 @@ from pipeline.objective import which
 from pipeline.plan import make_plan
 from pipeline.transform import transformed
 from pipeline.which import is_held_out
+from tests.commands import nmf_batch
 from tests.conftest import SOAK, save_png
 from tests.test_checkpoints import Stopped, stop_at
-from tests.test_commands import nmf_batch
 from tests.test_factorize import bits
 from tests.test_images import prep
 from tests.test_integrity import damages

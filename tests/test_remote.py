@@ -24,8 +24,8 @@ from data_prep.images import Options, prepare
 from data_prep.lock import HeldError, only_writer
 from data_prep.remote import Changed, Unreachable
 from pipeline import factorize, open_factors
+from tests.commands import nmf_batch, process
 from tests.conftest import save_faces, sparse
-from tests.test_commands import nmf_batch
 from tests.test_factorize import bits
 from tests.test_images import prep, same_from_any_source
 
@@ -81,8 +81,9 @@ def contents(bucket):
 
 
 @pytest.fixture
-def planted_twice(bucket, tmp_path, rng, small_chunks):
-    """The same matrix here and in the bucket."""
+def planted_twice(bucket, tmp_path, rng, monkeypatch):
+    """The same matrix here and in the bucket, in 5 chunks: the server takes most of the time of these tests."""
+    monkeypatch.setattr(store, "CHUNK_NBYTES", 2**12)
     A = (sparse(rng, 40, 4) @ sparse(rng, 4, 300)).astype(np.float32)
     write_matrix(tmp_path / "here.zarr", A)
     write_matrix("s3://bucket/deep/there.zarr", A)
@@ -123,24 +124,24 @@ def test_workers_reach_a_remote_store(planted_twice, cluster_of, credentials):
 @pytest.mark.parametrize("damage", ["flipped", "truncated", "removed"])
 def test_damage_is_named(planted_twice, bucket, damage):
     _, there = planted_twice
-    key = "deep/there.zarr/A/c/0/7"
+    key = "deep/there.zarr/A/c/0/3"
     content = contents(bucket)[key]
     if damage == "removed":
         bucket.delete_object(Bucket="bucket", Key=key)
     else:
         content = bytes([content[0] ^ 1]) + content[1:] if damage == "flipped" else content[:100]
         bucket.put_object(Bucket="bucket", Key=key, Body=content)
-    with pytest.raises(store.BadInput, match=r"^s3://bucket/deep/there.zarr/A/c/0/7 is (damaged|missing)"):
+    with pytest.raises(store.BadInput, match=r"^s3://bucket/deep/there.zarr/A/c/0/3 is (damaged|missing)"):
         factorize(there, 4, solver="hals", max_iter=2)
 
 
 def test_the_commands_work_on_an_address_and_show_no_secret(faces, bucket, credentials):
     there = "s3://bucket/faces.zarr"
     shown = [
-        nmf_batch("prep", faces, "--zarr", there, "--workers", 2),
-        nmf_batch("plan", "--zarr", there, "-d", 3),
-        nmf_batch("run", "--zarr", there, "-d", 3, "--max-iter", 9, "--tol", 0, "--polish", 1, "--workers", 2),
-        nmf_batch("info", "--zarr", there, "--json"),
+        process("prep", faces, "--zarr", there, "--workers", 2),
+        process("plan", "--zarr", there, "-d", 3),
+        process("run", "--zarr", there, "-d", 3, "--max-iter", 9, "--tol", 0, "--polish", 1, "--workers", 2),
+        process("info", "--zarr", there, "--json"),
     ]
     assert [(s.returncode, s.stderr if s.returncode else "") for s in shown] == [(0, "")] * 4
     assert json.loads(shown[-1].stdout)["nmf"]["d3"]["n_iter"] == 9 + 1
@@ -248,7 +249,7 @@ def test_an_address_that_nothing_opens_is_a_mistake(monkeypatch, scheme):
 
 
 def test_no_answer_is_exit_75(planted_twice, credentials, monkeypatch):
-    shown = nmf_batch("info", "--zarr", planted_twice[1], AWS_ENDPOINT_URL="http://127.0.0.1:9")
+    shown = process("info", "--zarr", planted_twice[1], AWS_ENDPOINT_URL="http://127.0.0.1:9")
     assert (shown.returncode, shown.stderr.count("\n")) == (75, 1)
     assert "s3://bucket/deep/there.zarr cannot be reached" in shown.stderr
 

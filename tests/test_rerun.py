@@ -12,10 +12,10 @@ from pipeline.basis import Sums, basis_of, improve
 from pipeline.job import ParametersDiffer
 from pipeline.loop import Stop
 from pipeline.solvers import hals
+from tests.commands import nmf_batch
 from tests.conftest import save_png
 from tests.naive import nnls_columns
 from tests.test_checkpoints import Stopped, stop_at
-from tests.test_commands import nmf_batch
 from tests.test_factorize import bits
 from tests.test_images import prep
 from tests.test_integrity import damages

@@ -5,6 +5,7 @@ import os
 import shutil
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -20,7 +21,7 @@ from data_prep.sample import read_sample, read_sample_mask
 from data_prep.table_files import Names
 from data_prep.tables import prepare_table
 from data_prep.verify import verify
-from pipeline.commands import main
+from tests.commands import nmf_batch
 from tests.conftest import real
 
 NAMES = Names("movie", "user", "rating")
@@ -317,18 +318,11 @@ def test_a_store_that_another_process_writes_is_left_alone(written, tmp_path):
 
 
 @pytest.fixture
-def command(tmp_path, monkeypatch, capsys):
-    """Runs prep-table as the command does; returns the exit code, stdout and stderr."""
-
-    def command(*arguments):
-        monkeypatch.setattr(sys, "argv", ["nmf-batch", "prep-table", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        return ended.value.code, *capsys.readouterr()
-
+def command(tmp_path):
+    """Runs prep-table; returns the exit code, stdout and stderr."""
     (tmp_path / "r.csv").write_text(FEW)
     named = ("--rows", "movie", "--columns", "user", "--values", "rating", "--zarr", tmp_path / "r.zarr")
-    return lambda *more: command(tmp_path / "r.csv", *named, *more)
+    return partial(nmf_batch, "prep-table", tmp_path / "r.csv", *named)
 
 
 def test_the_command_says_what_it_made(command, tmp_path):

@@ -13,7 +13,7 @@ from pipeline import factorize
 from pipeline.factors import Factors
 from pipeline.match import dominant
 from pipeline.topics import find_topics
-from tests.test_commands import nmf_batch
+from tests.commands import nmf_batch
 from tests.test_images import prep
 
 

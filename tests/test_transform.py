@@ -19,9 +19,9 @@ from data_prep.store import BadInput
 from pipeline import factorize, open_factors
 from pipeline.match import component_norms, dominant, matches
 from pipeline.transform import transformed, weights, write_weights
+from tests.commands import nmf_batch
 from tests.conftest import save_png
 from tests.naive import nnls_columns
-from tests.test_commands import nmf_batch
 from tests.test_images import prep
 
 NAME = "d3"

@@ -3,7 +3,6 @@
 import csv
 import gzip
 import json
-import sys
 
 import numpy as np
 import pytest
@@ -16,7 +15,7 @@ from data_prep.documents import documents, parts
 from data_prep.images import StoreDiffers
 from data_prep.word_counts import Settings
 from data_prep.words import prepare_words
-from pipeline.commands import main
+from tests.commands import nmf_batch
 
 ALL = {"min_df": 1, "max_df": 1.0}
 TEXTS = [
@@ -229,20 +228,7 @@ def test_matrices_take_stores_alone(tmp_path, saved):
         batches(store.open_matrix(tmp_path / "a.zarr"), [str(saved(TEXTS)[0])])
 
 
-@pytest.fixture
-def nmf_batch(monkeypatch, capsys):
-    """Runs a command; returns the exit code, stdout and stderr."""
-
-    def nmf_batch(*arguments):
-        monkeypatch.setattr(sys, "argv", ["nmf-batch", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        return ended.value.code, *capsys.readouterr()
-
-    return nmf_batch
-
-
-def test_a_document_of_the_collection_finds_itself(nmf_batch, saved, corpus, tmp_path):
+def test_a_document_of_the_collection_finds_itself(saved, corpus, tmp_path):
     source, names, _ = saved(corpus, "files")
     at = ("--zarr", tmp_path / "w.zarr")
     assert nmf_batch("prep-text", source, *at)[0] == 0
@@ -254,7 +240,7 @@ def test_a_document_of_the_collection_finds_itself(nmf_batch, saved, corpus, tmp
     assert (code, out.splitlines()[1].split(",")[0]) == (0, '"005.txt"')
 
 
-def test_a_document_that_cannot_be_read_has_its_reason(nmf_batch, saved, corpus, tmp_path, monkeypatch):
+def test_a_document_that_cannot_be_read_has_its_reason(saved, corpus, tmp_path, monkeypatch):
     source, names, _ = saved(corpus, "files")
     at = ("--zarr", tmp_path / "w.zarr")
     nmf_batch("prep-text", source, *at)
@@ -267,7 +253,7 @@ def test_a_document_that_cannot_be_read_has_its_reason(nmf_batch, saved, corpus,
     assert (code, out.count("\n"), "unreadable: large.txt:" in err) == (3, 2, True)
 
 
-def test_the_command_says_what_it_made_and_mistakes_have_their_exit_codes(nmf_batch, saved, tmp_path, monkeypatch):
+def test_the_command_says_what_it_made_and_mistakes_have_their_exit_codes(saved, tmp_path, monkeypatch):
     source, _, _ = saved(TEXTS)
     prep = ("prep-text", source, "--text", "body", "--max-df", "100%", "--zarr", tmp_path / "w.zarr")
     said = f"{tmp_path}/w.zarr: 5 words × 6 documents, 1 of them without any, 40 % other than 0"
