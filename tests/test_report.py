@@ -1,6 +1,8 @@
 """The report: a page that is whole, harmless and can be read, and its figures and pictures beside it."""
 
+import base64
 import json
+import re
 import shutil
 from html.parser import HTMLParser
 
@@ -111,6 +113,16 @@ def test_a_browser_shows_it_without_an_error_or_a_request(page, seen):
 def test_it_is_as_wide_as_the_screen_and_as_dark_as_its_owner_has_it(seen):
     assert [width for _, width, _ in seen] == [1280, 390]
     assert [background for _, _, background in seen] == ["rgb(251, 251, 250)", "rgb(20, 23, 27)"]
+
+
+def test_charts_have_no_background_and_the_colours_of_their_reader(page):
+    charts = [image["src"] for image in tags(page, "img") if image["src"].startswith("data:image/svg+xml")]
+    assert len(charts) == 7
+    for chart in charts:
+        text = base64.b64decode(chart.partition(",")[2]).decode()
+        background = text[text.index('id="patch_1"') :].partition("</g>")[0]
+        assert "fill: none" in background or "opacity: 0" in background
+        assert {"var(--ink)", "prefers-color-scheme:dark"} <= set(re.findall(r"var\(--ink\)|prefers-[a-z:-]+", text))
 
 
 def test_the_figures_beside_it_are_those_of_the_factorization(page, store_of_images):

@@ -164,6 +164,15 @@ def test_the_account_is_json_without_nan(factors):
     assert sum(told["errors"]["histogram"]["counts"]) == told["errors"]["examined"]
 
 
+def test_entries_that_are_missing_or_zero_are_not_listed(tmp_path, rng):
+    A, present = np.float32(rng.random((30, 12)) < 0.3) * rng.random((30, 12), np.float32), rng.random((30, 12)) < 0.5
+    write_matrix(tmp_path / "s.zarr", A, present=present)
+    factors = factorize(tmp_path / "s.zarr", 2, max_iter=5).factors
+    for one in account(factors, survey(factors))["reconstructions"]["random"]:
+        listed = {int(entry["name"]) for entry in one["entries"]}
+        assert listed == set(np.flatnonzero(A[:, one["column"]] * present[:, one["column"]]))
+
+
 def test_the_account_lists_the_largest_entries_of_columns_beside_those_of_W_H(factors):
     A, W, H = whole(factors)
     one = account(factors, survey(factors))["reconstructions"]["worst"][0]
