@@ -21,7 +21,7 @@ from PIL import Image
 from pipeline import open_factors
 from tests.conftest import SOAK, save_faces, save_png
 
-COMMANDS = ["prep", "plan", "run", "info", "topics", "demo"]
+COMMANDS = ["prep", "plan", "sweep", "run", "info", "topics", "demo"]
 
 
 def nmf_batch(*arguments, **environment):

@@ -18,6 +18,7 @@ COMMANDS = (
     "prep-matrix",
     "prep-text",
     "plan",
+    "sweep",
     "run",
     "info",
     "transform",
