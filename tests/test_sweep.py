@@ -7,9 +7,11 @@ import pytest
 from click.testing import CliRunner
 
 from data_prep.arrays import write_matrix
+from data_prep.folders import folder
 from pipeline import factorize, open_factors
 from pipeline.advice import advise
 from pipeline.commands import cli
+from pipeline.factors import names
 from pipeline.held_out import HeldOut, above_noise
 from pipeline.job import ParametersDiffer
 from pipeline.objective import Unsuitable
@@ -126,7 +128,8 @@ def test_what_is_kept_is_as_good_as_that_of_run_and_run_finds_nothing_to_do(A, t
     alone = factorize(tmp_path / "A.zarr", 4, name="alone").factors.attributes["relative_error"]
     assert [(rank.kept, rank.phase) for rank in kept.ranks] == [("d2", "exact"), ("d4", "exact")]
     assert kept.ranks[1].error == pytest.approx(alone, rel=5e-3)
-    assert factorize(tmp_path / "A.zarr", 4).n_new == 0
+    again = factorize(tmp_path / "A.zarr", 4)
+    assert (again.n_new, again.factors.iterations[0].phase) == (0, "sketch")
     assert "d4: d = 4" in run("info", "--zarr", tmp_path / "A.zarr").stdout
 
 
@@ -136,10 +139,11 @@ def test_a_factorization_of_the_same_parameters_stays_when_it_is_kept(small):
     assert open_factors(small, "d2").path == before
 
 
-def test_a_factorization_of_other_parameters_refuses_to_keep(small):
-    factorize(small, 2, seed=5, max_iter=2)
+def test_a_factorization_of_other_parameters_refuses_to_keep_before_anything_is_written(small):
+    factorize(small, 3, seed=5, max_iter=2)
     with pytest.raises(ParametersDiffer, match="seed: 5 → 0"):
         sweep(small, [2, 3], keep=True)
+    assert names(folder(small)) == ["d3"]
 
 
 def test_missing_entries_are_refused(tmp_path, rng):
