@@ -83,7 +83,7 @@ def factorize(
     memory_nbytes
         What a worker may use, without a cluster what this process may; a share of what it has unless given.
     start
-        W and H to start from, in place of `init`. Used only where nothing is continued.
+        W and, unless it is to be solved for, H to start from, in place of `init`. Used only where nothing is continued.
     on_iteration
         Called after every iteration with the record so far. What it raises ends the run, after a checkpoint.
     on_factors
@@ -162,13 +162,14 @@ class _Run:
         self.plan, self.choice, self.began = plan, choice, datetime.now(UTC)
         self.previous = previous = standing.previous
         self.older = standing.older
-        earlier = previous.iterations if previous else []
+        given = ways.start if previous is None else None
+        earlier = previous.iterations if previous else given.before if given else []
         self.recorder = Recorder(matrix, earlier, plan=plan, on_iteration=ways.on_iteration)
         self.checkpoints = Checkpoints(lambda state: self.publish(state, None), ways.checkpoint_every)
         self.scratch = matrix.path / "nmf" / name / f"{SCRATCH}{uuid.uuid4().hex[:8]}"
         self.small: SmallRun | None = None
         """While it is iterated on."""
-        known = {} if previous is None else previous.attributes
+        known = previous.attributes if previous else given.told if given else {}
         self.of_small = {key: known[key] for key in ("sketch", "svd_bound") if key in known}
         self.of_rerun = {key: known[key] for key in rerun.KEPT if key in known}
         self.parts: Sequence[range] = plan.partitions

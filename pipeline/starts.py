@@ -1,8 +1,8 @@
 """Where W and H start."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from pipeline.objective import few_nonzero, is_entrywise, is_masked, which
 from pipeline.opening import sampled
 from pipeline.plan import RefusedPlan
 from pipeline.range_finder import Range, find_range
+from pipeline.record import Iteration
 from pipeline.solvers.state import Momentum, State
 
 OVERSAMPLING = 10
@@ -42,7 +43,12 @@ class Given:
     """Factors to start from: W (m, d) and H (d, n)."""
 
     W: Matrix
-    H: Matrix
+    H: Matrix | None = None
+    """Solved for at the first visit where it is not given."""
+    before: Sequence[Iteration] = ()
+    """What led to W on a small problem: the passes over A are those that follow it."""
+    told: Mapping[str, Any] = field(default_factory=dict)
+    """What is recorded of that small problem."""
 
 
 def continued(previous: Factors, parts: Sequence[range]) -> State:
@@ -68,16 +74,20 @@ def continued_momentum(previous: Factors) -> Momentum:
 def check(start: Given, d: int, matrix: StoredMatrix) -> None:
     """Raise RefusedPlan where factors to start from have other shapes, or values that W and H cannot have."""
     m, n = matrix.shape
-    if start.W.shape != (m, d) or start.H.shape != (d, n):
-        raise RefusedPlan(f"the start has W {start.W.shape} and H {start.H.shape}, but must have {(m, d)} and {(d, n)}")
-    if not all(np.isfinite(X).all() and (X >= 0).all() for X in (start.W, start.H)):
+    W, H = start.W, start.H
+    if W.shape != (m, d) or (H is not None and H.shape != (d, n)):
+        of_H = "" if H is None else f" and H {H.shape}"
+        raise RefusedPlan(f"the start has W {W.shape}{of_H}, but must have {(m, d)} and {(d, n)}")
+    if not all(np.isfinite(X).all() and (X >= 0).all() for X in (W, H) if X is not None):
         raise RefusedPlan("the start has negative, NaN or infinite values, but W and H must be finite and 0 or more")
 
 
 def given(start: Given, matrix: StoredMatrix, parts: Sequence[range]) -> State:
     """Start from factors in memory."""
-    H = [[start.H[:, columns].astype(np.float32) for columns in matrix.columns(part)] for part in parts]
-    return State(W=basis_of(np.ascontiguousarray(start.W, np.float32)), H=H)
+    W, given = basis_of(np.ascontiguousarray(start.W, np.float32)), start.H
+    if given is None:
+        return State(W=W, H=[None] * len(parts))
+    return State(W=W, H=[[given[:, columns].astype(np.float32) for columns in matrix.columns(part)] for part in parts])
 
 
 def cold(

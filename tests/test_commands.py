@@ -22,7 +22,7 @@ from pipeline import open_factors
 from tests.commands import MAIN, nmf_batch, process
 from tests.conftest import SOAK, save_faces, save_png
 
-COMMANDS = ["prep", "plan", "run", "info", "topics", "export", "demo"]
+COMMANDS = ["prep", "plan", "sweep", "run", "info", "topics", "report", "export", "demo"]
 
 
 @pytest.fixture(scope="module")

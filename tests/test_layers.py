@@ -70,9 +70,9 @@ def test_kernels_import_numpy_alone():
         ("obstore", {"data_prep/remote.py"}),
         ("pyarrow", {"data_prep/table_files.py", "pipeline/written_out.py"}),
         ("scipy", {"pipeline/sparse.py", "pipeline/report/pairs.py"}),
-        ("matplotlib", {"pipeline/report/charts.py", "pipeline/report/curves.py"}),
+        ("matplotlib", {f"pipeline/report/{name}.py" for name in ("charts", "curves", "rank_chart")}),
         ("jinja2", {"pipeline/report/page.py"}),
-        ("sklearn", {"data_prep/vectorize.py"}),
+        ("sklearn", {"data_prep/vectorize.py", "pipeline/quantization.py"}),
         ("click", set()),
     ],
 )

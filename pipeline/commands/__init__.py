@@ -19,6 +19,7 @@ COMMANDS = (
     "prep-matrix",
     "prep-text",
     "plan",
+    "sweep",
     "run",
     "info",
     "transform",

@@ -131,3 +131,18 @@ class Size(click.ParamType[tuple[int, int]]):
         if not (height.isdecimal() and width.isdecimal()):
             self.fail(f"{value!r} is not a size; write height x width as 48x40", param, ctx)
         return int(height), int(width)
+
+
+class Ranks(click.ParamType[tuple[int, ...]]):
+    """Ranks: 10,25,49."""
+
+    name = "d,d,…"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        """Parse, in ascending order and each once."""
+        if isinstance(value, tuple):
+            return value
+        written = [one.strip() for one in str(value).split(",")]
+        if not all(one.isascii() and one.isdecimal() and int(one) for one in written):
+            self.fail(f"{value!r} is not a list of ranks, each 1 or more; write 10,25,49", param, ctx)
+        return tuple(sorted({int(one) for one in written}))
