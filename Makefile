@@ -16,7 +16,7 @@ test: lint
 	$(BIN)/pytest $(SHARED)
 
 SOAK = archives checkpoints commands integrity disk edges faults fuzz memory objective_runs real_data chaos sketch \
-  state_machine
+  state_machine sweep
 
 soak: $(VENV)/tested  # the long forms: harm at every file operation, to every file, at random moments, to every disk
 	NMF_BATCH_SOAK=1 $(BIN)/pytest $(SHARED) $(SOAK:%=tests/test_%.py)
