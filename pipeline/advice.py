@@ -64,11 +64,9 @@ def _why(d: int, least: int, above: int, errors: Mapping[int, float], asked: Seq
 def _threshold(d: int, above: int, asked: Sequence[int]) -> str:
     """What the singular values say to it."""
     if above == d:
-        return "; as many singular values stand out of white noise, so both say so"
+        return "; as many singular values stand out of white noise, so both agree"
     if abs(above - d) == 1:
         return f"; {above} singular values stand out of white noise, so both agree within one"
     if above > asked[-1]:
-        return (
-            f"; that decides: {above} singular values stand out of white noise, so what any d here leaves is not white"
-        )
+        return f"; {above} singular values stand out of white noise, so what any d here leaves is not white"
     return f"; that decides, though {above} singular values stand out of white noise: the two disagree"
