@@ -16,7 +16,7 @@ NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 
 @contextmanager
 def new_file(path: Path) -> Iterator[BinaryIO]:
-    """Write a file aside; it gets its name once it is whole and on disk, and a failure leaves nothing."""
+    """Write a file aside; it gets its name once it is whole and on disk, and a failure leaves what was there."""
     aside = path.with_name(f"{ASIDE}{uuid.uuid4().hex}{HALF}")
     try:
         with aside.open("xb") as file:
@@ -26,7 +26,7 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
         aside.replace(path)
     except BaseException as error:
         aside.unlink(missing_ok=True)
-        error.add_note(f"nothing was left at {path}; the same command begins again")
+        error.add_note(f"{path} was not written; the same command begins again")
         raise
     sync_path(path.parent)
 

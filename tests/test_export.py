@@ -253,7 +253,7 @@ def test_writing_that_is_interrupted_leaves_no_file(named, tmp_path, suffix):
     with pytest.raises(Interrupted) as caught, new_file(tmp_path / "out" / f"H{suffix}") as file:
         write_factor(named, "H", suffix, file, interrupted)
     assert os.listdir(tmp_path / "out") == []
-    assert "nothing was left at" in caught.value.__notes__[0]
+    assert "was not written" in caught.value.__notes__[0]
 
 
 @pytest.mark.parametrize(

@@ -157,6 +157,14 @@ def test_a_matrix_of_zeros_has_a_report(tmp_path):
     assert tags(tmp_path / "r.html", "table")
 
 
+def test_black_images_have_a_report_and_sheets(tmp_path):
+    np.save(tmp_path / "black.npy", np.zeros((5, 4, 4), np.uint8))
+    factors = factorize(prep(tmp_path / "black.npy", tmp_path / "s.zarr").path, 2, max_iter=2).factors
+    told = write_report(factors, tmp_path / "r.html", tmp_path / "sheets")
+    assert told["errors"]["examined"] == 0
+    assert (tmp_path / "sheets" / "basis.png").exists()
+
+
 def test_a_page_that_cannot_be_written_leaves_the_one_before(tmp_path, monkeypatch):
     _write(tmp_path / "report.html", "before")
     monkeypatch.setattr("pathlib.Path.replace", lambda *_: (_ for _ in ()).throw(OSError(28, "full")))

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from data_prep import store
+from data_prep.sample import read_columns
 from pipeline.factors import Factors
 
 Picture = NDArray[np.uint8]
@@ -116,10 +117,8 @@ def _basis(W: NDArray[np.float32], shape: tuple[int, int, int]) -> list[Picture]
 
 def _columns(factors: Factors, columns: Sequence[int]) -> NDArray[np.float32]:
     matrix = store.open_matrix(factors.home)
-    A = store.open_array(matrix.path, "A")
-    c = matrix.chunk_images
-    found = [store.read_chunk(A, 0, j // c)[:, j % c] for j in columns]
-    return np.stack(found, axis=1).astype(np.float32) * np.float32(matrix.scale)
+    found = read_columns(matrix.path, np.array(columns))
+    return np.stack([found[int(j)] for j in columns], axis=1).astype(np.float32) * np.float32(matrix.scale)
 
 
 def _gray(pixels: NDArray[np.floating]) -> Picture:

@@ -1,10 +1,10 @@
 """Writing a report: the page, its figures beside it, and its pictures as files."""
 
 import json
-import os
 from pathlib import Path
 
 from pipeline.factors import Factors
+from pipeline.new_files import new_file
 from pipeline.report import charts, sheets
 from pipeline.report.account import Account, account
 from pipeline.report.page import page, pictures_of
@@ -41,15 +41,11 @@ def _write_sheets(factors: Factors, found: Survey, drawn: charts.Charts, folder:
         charts.save_png(draw, folder / f"{name}.png")
     if images:
         sheets.save(sheets.basis_sheet(factors), folder / "basis.png")
+    if images and len(found.errors.columns):  # else they are all black, or unreadable
         sheets.save(sheets.panel(factors, found.shown["random"].tolist()), folder / "panel.png")
         sheets.save(sheets.reconstruction_sheet(factors, found.shown), folder / "reconstructions.png")
 
 
 def _write(path: Path, text: str) -> None:
-    """Write a file beside the one that it replaces: nobody reads half of it."""
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        part.write_text(text, encoding="utf-8")
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with new_file(path) as file:
+        file.write(text.encode())
