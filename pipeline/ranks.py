@@ -6,8 +6,8 @@ factorizations that are kept.
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,24 +22,16 @@ from pipeline.config import NMFConfig
 from pipeline.held_out import HeldOut, above_noise, part_of
 from pipeline.job import factorize
 from pipeline.kernels import Matrix
-from pipeline.loop import Stop, small_stop_reason, solve
-from pipeline.objective import Unsuitable, few_nonzero, is_entrywise, settled
-from pipeline.one_sketch import OneSketch
-from pipeline.opening import check_reachable, open_blocks
-from pipeline.plan import Plan, make_plan
-from pipeline.record import Iteration, Recorder
+from pipeline.ladder import Ladder, Rung
+from pipeline.objective import Unsuitable, is_entrywise, settled
+from pipeline.opening import check_reachable
+from pipeline.record import Iteration
 from pipeline.report.pairs import pairs
-from pipeline.sketching import Choice, choose
 from pipeline.small import ordered
-from pipeline.small_run import SWEEPS
-from pipeline.solvers.hals import HALS, LISTED_SWEEPS
-from pipeline.solvers.state import Matrixlike, State
 from pipeline.standing import where_it_stands
 
 RESTARTS, RESTART_ITERATIONS, MOST_RESTARTED = 2, 60, 100
 """Starts that a rank is compared with, how far they go, and up to which d they cost little."""
-FIRST = 3
-"""Iterations after which two starts of a rank are compared."""
 
 
 class Rank(NamedTuple):
@@ -66,13 +58,6 @@ class Rank(NamedTuple):
     """Of its own iterations."""
     kept: str | None = None
     """Name of the factorization, where it was kept."""
-
-
-class Cost(NamedTuple):
-    """What something took so far."""
-
-    passes: float
-    seconds: float
 
 
 class Swept(NamedTuple):
@@ -140,9 +125,12 @@ def sweep(
     check_reachable(matrix)
     engine.give_back_large_arrays()
     with threadpool_limits(limits=1, user_api="blas"):  # bits must not depend on the cores of the driver
-        found, advice, passes = _found(matrix, configs, memory_nbytes, on_iteration)
+        ladder = Ladder(matrix, configs, memory_nbytes=memory_nbytes, on_iteration=on_iteration)
+        part = part_of(matrix, seed)
+        advice = advise(HeldOut(part, seed), list(configs), above_noise(part))
+        found = list(_found(ladder, {} if advice is None else advice.errors))
     made = [_kept(matrix, one, configs[one.rank.d], memory_nbytes) if keep else one.rank for one in found]
-    return Swept(made, advice, time.perf_counter() - began, passes)
+    return Swept(made, advice, time.perf_counter() - began, ladder.recorder.passes)
 
 
 def _configs(matrix: StoredMatrix, ranks: Sequence[int], seed: int) -> dict[int, NMFConfig]:
@@ -158,137 +146,49 @@ def _configs(matrix: StoredMatrix, ranks: Sequence[int], seed: int) -> dict[int,
     return {d: settled(config, matrix) for d, config in configs.items()}
 
 
-def _found(
-    matrix: StoredMatrix,
-    configs: dict[int, NMFConfig],
-    memory_nbytes: int | None,
-    on_iteration: Callable[[int, Sequence[Iteration]], None],
-) -> "tuple[list[_Found], Advice | None, float]":
-    """Make all ranks; with what is advised, and the visits of A that it took."""
-    largest, ranks = configs[max(configs)], list(configs)
-    choice = choose(matrix, largest)
-    assert choice is not None  # there is a sample, since A is not zero, and the solver is the default one
-    two_starts = choice if choice.rank is None else replace(choice, rank=choice.rank + 2 * largest.n_components)
-    plan = make_plan(matrix, largest, memory_nbytes, two_starts, choice.passes)
-    part = part_of(matrix, largest.seed)
-    advice = advise(HeldOut(part, largest.seed), ranks, above_noise(part))
-    this = _Sweep(matrix, configs, choice, plan, on_iteration)
-    return this.run({} if advice is None else advice.errors), advice, this.recorder.passes
+def _found(ladder: Ladder, errors: Mapping[int, float]) -> Iterator[_Found]:
+    """Make all ranks; `errors` are those on entries held out."""
+    centres, sketch = _k_means(ladder), ladder.sketch
+    for rung in ladder.rungs():
+        with ladder.place():
+            cosine, least_cosine = _stability(ladder, rung)
+            W, d = ordered(rung.state), rung.d
+        rank = Rank(
+            d=d,
+            error=rung.iterations[-1].relative_error,
+            phase=ladder.choice.kind,
+            svd_bound=sketch.svd_bound(d),
+            k_means=centres.get(d),
+            holdout_error=errors.get(d),
+            cosine=cosine,
+            least_cosine=least_cosine,
+            start=rung.start,
+            n_iter=len(rung.iterations),
+            seconds=rung.seconds,
+        )
+        of_sketch = asdict(ladder.choice) | {"errors": [rank.error]}
+        yield _Found(rank, W, rung.iterations, {"sketch": of_sketch, "svd_bound": rank.svd_bound})
 
 
-class _Sweep:
-    """The ranks of a sweep, one after the other on one sketch."""
-
-    def __init__(
-        self,
-        matrix: StoredMatrix,
-        configs: dict[int, NMFConfig],
-        choice: Choice,
-        plan: Plan,
-        on_iteration: Callable[[int, Sequence[Iteration]], None],
-    ) -> None:
-        self.began = time.perf_counter()
-        self.matrix, self.configs, self.choice, self.on_iteration = matrix, configs, choice, on_iteration
-        self.recorder = Recorder(matrix, [], plan=plan, on_iteration=lambda iterations: None)
-        largest, scratch = configs[max(configs)], matrix.path / "nmf" / "scratch"  # of which nothing is made
-        self.sketch = OneSketch(matrix, largest, choice, plan)
-        self.sketch.make(lambda: open_blocks(matrix, largest, plan, scratch, self.recorder.visited), self.recorder)
-
-    def run(self, errors: Mapping[int, float]) -> list[_Found]:
-        """Make all ranks, each from the one before; `errors` are those on entries held out."""
-        centres, made_in = self._k_means(), Cost(self.recorder.passes, self.seconds)
-        found: list[_Found] = []
-        state: State | None = None
-        with self.sketch.place():
-            for d in self.configs:
-                before, first = Cost(self.recorder.passes, self.seconds), len(self.recorder.iterations)
-                on = self.sketch.of_rank(d)
-                self.recorder.enter(self.choice.kind, on.norm_squared)
-                state, start = self._solve(on, d, state)
-                own = [_alone(one, before, made_in) for one in self.recorder.iterations[first:]]
-                seconds = self.seconds - before.seconds
-                cosine, least_cosine = self._stability(on, d, state.W.W)
-                rank = Rank(
-                    d=d,
-                    error=own[-1].relative_error,
-                    phase=self.choice.kind,
-                    svd_bound=self.sketch.svd_bound(d),
-                    k_means=centres.get(d),
-                    holdout_error=errors.get(d),
-                    cosine=cosine,
-                    least_cosine=least_cosine,
-                    start=start,
-                    n_iter=len(own),
-                    seconds=seconds,
-                )
-                of_sketch = asdict(self.choice) | {"errors": [rank.error]}
-                told = {"sketch": of_sketch, "svd_bound": rank.svd_bound}
-                found.append(_Found(rank, ordered(state), own, told))
-        return found
-
-    @property
-    def seconds(self) -> float:
-        """Since it began."""
-        return time.perf_counter() - self.began
-
-    def _solve(self, on: Matrixlike, d: int, smaller: State | None) -> tuple[State, str]:
-        """Iterate on rank d from the better one of two starts."""
-        state, start = self._better_start(on, d, smaller)
-        first = len(self.recorder.iterations)
-
-        def should_stop(iterations: Sequence[Iteration]) -> Stop | None:
-            return small_stop_reason(iterations[first:], self.configs[d], self.choice.passes_each)
-
-        def on_state(state: State) -> Sequence[Iteration]:
-            iterations = self.recorder(state)
-            self.on_iteration(d, iterations[first:])
-            return iterations
-
-        state, stop = solve(on, self._solver(), state, should_stop, on_state)
-        if stop is Stop.NONFINITE:
-            raise store.BadInput(f"{self.matrix.path} was not factorized: {stop}")
-        return state, start
-
-    def _better_start(self, on: Matrixlike, d: int, smaller: State | None) -> tuple[State, str]:
-        begun = {"cold": self._some(on, self.sketch.cold(d), FIRST)}
-        if smaller is not None:
-            begun["warm"] = self._some(on, self.sketch.grown(smaller, d), FIRST)
-        start = min(begun, key=lambda name: begun[name].loss)
-        return begun[start], start
-
-    def _some(self, on: Matrixlike, state: State, count: int) -> State:
-        for _ in range(count):
-            state = self._solver().step(on, state)
-        return state
-
-    def _stability(self, on: Matrixlike, d: int, W: Matrix) -> tuple[float | None, float | None]:
-        """How alike components are to those of random starts, one to one: mean and least cosine."""
-        if d > MOST_RESTARTED:
-            return None, None
-        seed = self.configs[d].seed
-        randoms = [starts.uniform(seed + k, 0, W.shape) for k in range(1, RESTARTS + 1)]
-        others = [self._some(on, self.sketch.of(random), RESTART_ITERATIONS).W.W for random in randoms]
-        cosines = np.stack([pairs(W.T, like=other.T).cosines for other in others])
-        return float(cosines.mean()), float(cosines.min())
-
-    def _solver(self) -> HALS:
-        sweeps = LISTED_SWEEPS if few_nonzero(self.sketch.config, self.matrix) else SWEEPS
-        return HALS(sweeps=sweeps, extrapolates_H=True)
-
-    def _k_means(self) -> dict[int, float | None]:
-        if not quantization.is_installed():
-            return {}
-        sketch = self.sketch
-        with sketch.place():
-            columns, n = quantization.columns_of(sketch.B), self.choice.n_columns
-        seed = sketch.config.seed
-        return {d: quantization.error(columns, n, d, sketch.norm_squared, sketch.missed, seed) for d in self.configs}
+def _stability(ladder: Ladder, rung: Rung) -> tuple[float | None, float | None]:
+    """How alike components are to those of random starts, one to one: mean and least cosine."""
+    if rung.d > MOST_RESTARTED:
+        return None, None
+    seed, W = ladder.configs[rung.d].seed, rung.state.W.W
+    randoms = [starts.uniform(seed + k, 0, W.shape) for k in range(1, RESTARTS + 1)]
+    others = [ladder.some(rung.on, ladder.sketch.of(random), RESTART_ITERATIONS).W.W for random in randoms]
+    cosines = np.stack([pairs(W.T, like=other.T).cosines for other in others])
+    return float(cosines.mean()), float(cosines.min())
 
 
-def _alone(one: Iteration, before: Cost, made_in: Cost) -> Iteration:
-    """An iteration as it would be recorded if its rank were the only one."""
-    passes, seconds = one.passes - before.passes + made_in.passes, one.seconds - before.seconds + made_in.seconds
-    return one._replace(passes=passes, seconds=seconds)
+def _k_means(ladder: Ladder) -> dict[int, float | None]:
+    if not quantization.is_installed():
+        return {}
+    sketch = ladder.sketch
+    with ladder.place():
+        columns, n = quantization.columns_of(sketch.B), ladder.choice.n_columns
+    seed = sketch.config.seed
+    return {d: quantization.error(columns, n, d, sketch.norm_squared, sketch.missed, seed) for d in ladder.configs}
 
 
 def _kept(matrix: StoredMatrix, one: _Found, config: NMFConfig, memory_nbytes: int | None) -> Rank:

@@ -25,6 +25,7 @@ COMMANDS = (
     "transform",
     "match",
     "topics",
+    "denoise",
     "report",
     "export",
     "verify",

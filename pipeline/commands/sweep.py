@@ -21,12 +21,14 @@ NOTHING = "–"
 
 @click.command(context_settings=options.CONTEXT)
 @options.zarr
-@click.option("-d", "ranks", type=values.Ranks(), required=True, help="Ranks to compare: 10,25,49,99.")
+@click.option(
+    "-d", "ranks", type=values.Counts("ranks"), required=True, help="Ranks to compare: 10,25,49,99, or 10,20,...,100."
+)
 @click.option("--seed", type=click.IntRange(min=0), default=options.DEFAULTS["seed"], help="Of everything random.")
 @click.option(
     "--keep", is_flag=True, help="Polish each factorization on A, and write it as `run` would, as d10, d25, …"
 )
-@click.option("--plot", type=values.NewFile(), help="PNG of the errors against d; needs the extra plots.")
+@click.option("--plot", type=values.Chart(), help="PNG of the errors against d; needs the extra plots.")
 @options.memory
 @options.place
 @options.as_json
@@ -51,8 +53,6 @@ def sweep(
     Example:
       nmf-batch sweep --zarr faces.zarr -d 10,25,49,99,200,500
     """
-    if plot and find_spec("matplotlib") is None:
-        raise click.UsageError("--plot draws with Matplotlib, which is not installed: pip install 'nmf-batch[plots]'")
     shown = progress.Progress("rank")
 
     def show(d: int, iterations: Sequence[Iteration]) -> None:

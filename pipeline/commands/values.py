@@ -1,7 +1,9 @@
 """How values of options are written: 256MiB, 5min, 50it, 0.1%, 48x40."""
 
+import math
 import os
 import re
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +55,16 @@ class NewFile(click.ParamType[Path]):
         if not os.access(path if path.exists() else path.parent, os.W_OK):
             self.fail(f"{path} cannot be written; name a file in a folder that is there and yours", param, ctx)
         return path
+
+
+class Chart(NewFile):
+    """A file that Matplotlib draws."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """Refuse it where Matplotlib, which is an extra, is not installed."""
+        if find_spec("matplotlib") is None:
+            self.fail("Matplotlib, which draws it, is not installed: pip install 'nmf-batch[plots]'", param, ctx)
+        return super().convert(value, param, ctx)
 
 
 class Memory(click.ParamType[int]):
@@ -133,16 +145,44 @@ class Size(click.ParamType[tuple[int, int]]):
         return int(height), int(width)
 
 
-class Ranks(click.ParamType[tuple[int, ...]]):
-    """Ranks: 10,25,49."""
+class Counts(click.ParamType[tuple[int, ...]]):
+    """Whole numbers: 10,25,49, or 5,10,...,200 in even steps."""
 
-    name = "d,d,…"
+    name = "n,n,…"
+
+    def __init__(self, noun: str) -> None:
+        self._noun = noun
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
         """Parse, in ascending order and each once."""
         if isinstance(value, tuple):
             return value
+        found: list[int] = []
         written = [one.strip() for one in str(value).split(",")]
-        if not all(one.isascii() and one.isdecimal() and int(one) for one in written):
-            self.fail(f"{value!r} is not a list of ranks, each 1 or more; write 10,25,49", param, ctx)
-        return tuple(sorted({int(one) for one in written}))
+        for k, one in enumerate(written):
+            if one in ("...", "…") and 2 <= k < len(written) - 1:
+                continue
+            if not (one.isascii() and one.isdecimal() and int(one)):
+                self.fail(f"{value!r} is not a list of {self._noun}, each 1 or more; write 10,25,49", param, ctx)
+            if k and written[k - 1] in ("...", "…"):
+                found += range(found[-1], int(one), max(1, found[-1] - found[-2]))
+            found.append(int(one))
+        return tuple(sorted(set(found)))
+
+
+class Levels(click.ParamType[tuple[float, ...]]):
+    """Levels of noise: 0.05,0.1,0.2."""
+
+    name = "x,x,…"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
+        """Parse, in ascending order and each once."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            levels = {float(one) for one in str(value).split(",")}
+        except ValueError:
+            levels = {math.nan}
+        if not all(0 < one <= 1 for one in levels):
+            self.fail(f"{value!r} is not a list of levels above 0 and up to 1; write 0.05,0.1,0.2", param, ctx)
+        return tuple(sorted(levels))

@@ -77,6 +77,13 @@ def match_sheet(factors: Factors, rows: Sequence[tuple[NDArray[np.uint8], Sequen
     return Image.fromarray(np.concatenate(drawn))
 
 
+def noise_sheet(shape: tuple[int, int, int], rows: Sequence[NDArray[np.uint8]]) -> Image.Image:
+    """A row for each of some lots of images, (m, k) as stored: the same ones, with noise, and without it again."""
+    height = max(shape[0], MATCH_PIXELS)
+    drawn = [_beside([_enlarge(to_picture(a, shape), height) for a in (columns / 255).T]) for columns in rows]
+    return Image.fromarray(np.concatenate(drawn))
+
+
 def image_shape(factors: Factors) -> tuple[int, int, int]:
     """(height, width, channels) of the images; BadInput where the matrix does not hold images."""
     path = factors.home
