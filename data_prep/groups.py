@@ -69,10 +69,10 @@ def begin(path: Folder, *, expendable: Sequence[str]) -> None:
 def check_vacant(path: Folder, *, expendable: Sequence[str]) -> None:
     """Raise BadInput where a path holds anything but the `expendable` arrays of an interrupted attempt."""
     if isinstance(path, LocalFolder) and path.exists() and not path.path.is_dir():
-        raise BadInput(f"{path} is a file, but a store is a folder; choose another --zarr")
+        raise BadInput(f"{path} is a file, but a store is a folder; choose another path")
     entries = {name for name in path.entries() if not name.startswith((ASIDE, LEASE)) and not name.endswith(HALF)}
     if "A" in entries and "zarr.json" not in entries:
         raise BadInput(f"{path}/zarr.json is missing, but {path}/A is there; restore the file, or remove {path}")
     strangers = entries - {"zarr.json", *expendable}
     if strangers or (entries and group_attributes(path).get("status") != "preparing"):
-        raise BadInput(f"{path} exists and is not an nmf-batch store; choose another --zarr or remove it")
+        raise BadInput(f"{path} exists and is not an nmf-batch store; choose another path or remove it")

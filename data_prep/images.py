@@ -32,6 +32,7 @@ from data_prep.columns import (
     write_chunks,
 )
 from data_prep.decode import Decoding, decode, opened, own_mode
+from data_prep.derived import FROM
 from data_prep.folders import Folder, Where, folder
 from data_prep.listing import Files, digest, printable
 from data_prep.lock import only_writer
@@ -242,6 +243,8 @@ def _settings(options: Options, listing: Listing) -> dict[str, Any]:
 def _again(path: Folder, listing: Listing, options: Options, tasks: Tasks) -> Prepared:
     """Prepare into a store that is complete: nothing is to be done, or files have come and are appended."""
     matrix = store.open_matrix(path)
+    if FROM in matrix.attributes:
+        raise StoreDiffers(f"{path} was computed from another store, not prepared from files; choose another --zarr")
     stored, asked = dict(matrix.attributes.get("prep", {})), _settings(options, listing)
     del asked["appends"]
     different = [f"{key}: {stored.get(key)} → {value}" for key, value in asked.items() if stored.get(key) != value]

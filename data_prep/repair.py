@@ -16,6 +16,7 @@ from data_prep import store
 from data_prep.chunks import encode_chunk, last_four, put_chunk
 from data_prep.columns import How, decode_all, examine
 from data_prep.decode import stored_decoding
+from data_prep.derived import FROM
 from data_prep.folders import Folder
 from data_prep.listing import listed, original_bytes, positions_of, printable
 from data_prep.lock import only_writer
@@ -239,6 +240,8 @@ def _how(path: Folder) -> How:
 
 def _positions(path: Folder, span: slice, listing: Listing) -> NDArray[np.int64]:
     """Position of the file that each column was made from, −1 where it is missing."""
+    if FROM in store.group_attributes(path):
+        raise Cannot("it was computed from another store; remove this one, and compute it again")
     if store.group_attributes(path)["kind"] != "images" or not listing.files:
         raise Cannot(
             "the images that it was made from are needed; name them with --source"

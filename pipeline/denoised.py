@@ -93,8 +93,8 @@ def _written(matrix: StoredMatrix, factors: Factors, home: Folder, on_progress: 
     together, found = 2 * place.workers * place.threads, list[_Part]()
     for first in range(0, len(parts), together):
         some = parts[first : first + together]
-        tasks = {f"part-{k}": (_write, factors, home, part, "W") for k, part in enumerate(some)}
-        found += engine.run({"W": (Factors.read, factors, "W")} | tasks, keep=[], bring=list(tasks))[1]
+        tasks = {f"part-{k}": (_write, factors, home, part, "basis") for k, part in enumerate(some)}
+        found += engine.run({"basis": (Factors.read, factors, "W")} | tasks, keep=[], bring=list(tasks))[1]
         on_progress(sum(len(part.chunks) for part in found))
     return found
 

@@ -41,7 +41,7 @@ def violations(folder: str, forbidden: tuple[str, ...], allowed: tuple[str, ...]
         (
             "pipeline",
             ("cluster", "data_prep"),
-            ("data_prep.store", "data_prep.folders", "data_prep.lock", "data_prep.sample"),
+            ("data_prep.store", "data_prep.derived", "data_prep.folders", "data_prep.lock", "data_prep.sample"),
         ),
     ],
 )

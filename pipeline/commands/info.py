@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from data_prep.derived import FROM
 from data_prep.folders import Folder
 from data_prep.store import BadInput, StoredMatrix, open_matrix, read_array
 from pipeline.commands import options, running
@@ -102,6 +103,7 @@ def _matrix_summary(matrix: StoredMatrix) -> dict[str, Any]:
         "unreadable": n - matrix.n_ok,
         "norm": matrix.norm_squared**0.5,
         "fingerprint": matrix.fingerprint,
+        "derived_from": matrix.attributes.get(FROM),
     }
 
 
@@ -120,8 +122,15 @@ def _matrix_text(matrix: StoredMatrix) -> str:
     unreadable = f", {n - matrix.n_ok} unreadable" if n != matrix.n_ok else ""
     return (
         f"{matrix.path}: {what}{unreadable}; A is {m} × {n} {matrix.dtype}, {options.nbytes(matrix.nbytes)} "
-        f"in {matrix.n_chunks} chunks of {matrix.chunk_images} columns"
+        f"in {matrix.n_chunks} chunks of {matrix.chunk_images} columns{_origin(matrix)}"
     )
+
+
+def _origin(matrix: StoredMatrix) -> str:
+    about = matrix.attributes.get(FROM)
+    if about is None:
+        return ""
+    return f"; W H of another store, by `nmf-batch {about['command']}` with d = {about['parameters']['n_components']}"
 
 
 def _checkpoint_text(checkpoint: Factors, *, known: bool) -> str:

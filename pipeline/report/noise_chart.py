@@ -27,14 +27,14 @@ def noise_chart(noises: Sequence[Noise]) -> Figure:
     for axes, sigma in zip(panels, sigmas, strict=True):
         for noise in (one for one in noises if one.sigma == sigma):
             _curves(axes, noise, COLOURS[counts.index(noise.n) % len(COLOURS)])
-        axes.set(title=f"σ = {sigma:g}", xlabel="d", xscale="log", ylim=(0, None))
+        axes.set(title=f"σ = {sigma:g}", xlabel="d", xscale="log")
         ranks = [fit.d for fit in noises[0].fits]
         shown = [d for k, d in enumerate(ranks) if k == 0 or d >= 1.4 * ranks[k - 1] or k % 4 == 3]
         axes.set_xticks(shown, [str(d) for d in shown])
         axes.set_xticks([], minor=True)
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(color=FAINT, linewidth=0.5, alpha=0.6)
-    panels[0].set_ylabel("error / ‖A‖")
+    panels[0].set(ylabel="error / ‖A‖", ylim=(0, None))  # once all is drawn: the panels share it
     panels[0].plot([], [], color=INK, label="to the clean images; ● least")
     panels[0].plot([], [], "--", color=INK, label="to the noisy images")
     panels[0].legend(frameon=False)
