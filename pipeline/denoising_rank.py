@@ -40,7 +40,7 @@ class Recommended:
     n: int
     """Images that were looked at."""
     errors: Mapping[int, float]
-    """‖A − W H‖ / ‖A‖ to be expected, by rank, A being the images without noise."""
+    """‖A − W H‖ / ‖A_noisy‖ to be expected, by rank, A being the images without noise."""
     why: str
 
 
@@ -81,9 +81,9 @@ def recommend_rank(
     asked = Asked(ranks=ranks, sigmas=[ALPHA * sigma], counts=[n], seed=seed, memory_nbytes=memory_nbytes)
     done = iter(range(1, len(ranks) + 1))
     [found] = noise_experiment(path, asked, lambda *_: on_rank(next(done), len(ranks)), _passed)
-    squares, power = {fit.d: _expected(fit) for fit in found.fits}, 1 - (found.error / ALPHA) ** 2
+    squares = {fit.d: _expected(fit) for fit in found.fits}
     d = min(squares, key=lambda d: squares[d])
-    errors = {rank: math.sqrt(max(one, 0.0) / max(power, 1e-12)) for rank, one in squares.items()}
+    errors = {rank: math.sqrt(max(one, 0.0)) for rank, one in squares.items()}
     return Recommended(d=d, sigma=sigma, n=n, errors=errors, why=_why(matrix, d, sigma, n, errors, ranks))
 
 
@@ -102,5 +102,5 @@ def _why(matrix: StoredMatrix, d: int, sigma: float, n: int, errors: Mapping[int
     more = "; it still falls there, so that a larger d may do better" if d == ranks[-1] else ""
     return (
         f"d = {d}: noise of {sigma:.3f} of the range of a pixel is found, and W H is expected to be nearest to the "
-        f"images without it ({errors[d]:.4f} of their norm){more}; from {of}"
+        f"images without it ({errors[d]:.4f} of the norm of those with it){more}; from {of}"
     )

@@ -82,8 +82,6 @@ def scratch(matrix: StoredMatrix) -> Iterator[Folder]:
     home = matrix.path / "nmf" / HOME
     with only_writer(home):
         try:
-            for left in home.entries():  # by one that was killed
-                (home / left).remove()
             yield home
         finally:
             home.remove()

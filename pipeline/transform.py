@@ -69,13 +69,14 @@ class Transform:
         """Read a batch and solve for its H."""
         one_blas_thread()
         batch = images()
+        return Found(*self.weights(batch.columns, batch.present), batch.names, batch.reasons)
+
+    def weights(self, A: NDArray[Any], present: NDArray[np.bool_] | None = None) -> tuple[Matrix, NDArray[np.float64]]:
+        """H ≥ 0 (d, c) of columns (m, c) as stored, and the relative error of each (c,)."""
         if self.entrywise is None:
-            H, errors = weights(self.W, batch.columns, self.scale, self.penalty.times(len(self.W)))
-        else:
-            visit, which = self.entrywise
-            block = which.block(batch.columns, batch.present, np.arange(batch.columns.shape[1]))
-            H, errors = entry_weights(self.W, block, visit)
-        return Found(H, errors, batch.names, batch.reasons)
+            return weights(self.W, A, self.scale, self.penalty.times(len(self.W)))
+        visit, which = self.entrywise
+        return entry_weights(self.W, which.block(A, present, np.arange(A.shape[1])), visit)
 
 
 def transform_of(factors: Factors) -> Transform:
