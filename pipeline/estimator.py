@@ -17,8 +17,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, check_non_negative, validate_data
 
 from data_prep.folders import folder
-from data_prep.store import open_matrix
-from pipeline.factors import Factors
+from pipeline.conversions import reconstruction_error
 from pipeline.job import Result, factorize
 from pipeline.kernels import Matrix
 from pipeline.loop import Stop
@@ -192,7 +191,7 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         self.components_ = np.ascontiguousarray(transform.W.T)
         self.loss_ = made.factors.loss
         self.n_iter_ = int(about["n_iter"])
-        self.reconstruction_err_ = _reconstruction_error(made.factors)
+        self.reconstruction_err_ = reconstruction_error(made.factors)
         if made.stop is Stop.MAX_ITER and self.tol > 0:
             warnings.warn(str(made.stop), ConvergenceWarning, stacklevel=4)
 
@@ -229,14 +228,6 @@ def _start(init: str | None, W: Matrix | None, H: Matrix | None) -> Given | None
     if W is None or H is None:
         raise ValueError("init is 'custom', but W or H is missing; give both to fit_transform")
     return Given(W=np.asarray(H, np.float32).T, H=np.asarray(W, np.float32).T)
-
-
-def _reconstruction_error(factors: Factors) -> float:
-    """As scikit-learn has it: without penalties, and for the divergence the root of twice its value."""
-    about = factors.attributes
-    if about["parameters"]["loss"] == "frobenius":
-        return float(about["relative_error"] * np.sqrt(open_matrix(factors.home).norm_squared))
-    return float(np.sqrt(2 * max(factors.loss[-1] - about.get("penalty", 0.0), 0.0)))
 
 
 def _as_given(X: Any) -> type[np.floating[Any]]:

@@ -5,7 +5,7 @@ attribute `current` names the newest that is complete, `resume` a checkpoint tha
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -82,6 +82,42 @@ class Factors:
     def H(self) -> "da.Array":
         """Weights (d, n), a column for each image, as a Dask array."""
         return _lazy(self.path, "H")
+
+    def to_sklearn(self) -> Any:
+        """Return a fitted `sklearn.decomposition.NMF`, whose `transform` takes samples in ROWS: X = Aᵀ.
+
+        X is scaled as A is: images as values from 0 to 1, not 0 to 255. Needs scikit-learn.
+        """
+        from pipeline.conversions import to_sklearn
+
+        return to_sklearn(self)
+
+    def to_xarray(self) -> Any:
+        """Return an `xarray.Dataset`: W, H lazily, loss, names of columns and rows as coordinates.
+
+        Of images `basis` is W as (component, y, x, channel). Needs xarray.
+        """
+        from pipeline.conversions import to_xarray
+
+        return to_xarray(self)
+
+    def reconstruct(self, names: Sequence[str]) -> NDArray[np.float32]:
+        """W h of some columns by name, as (k, height, width[, channels]) from 0 to 1, or (k, m) of other matrices.
+
+        Raises
+        ------
+        KeyError
+            There is no column of such a name.
+        """
+        from pipeline.conversions import reconstruct
+
+        return reconstruct(self, names)
+
+    def basis_images(self) -> NDArray[np.float32]:
+        """W as (d, height, width[, channels]), or (d, m) of other matrices."""
+        from pipeline.conversions import as_images
+
+        return as_images(self.read("W"), store.open_matrix(self.home))
 
     @cached_property
     def loss(self) -> NDArray[np.float64]:

@@ -1,6 +1,6 @@
 """X as scikit-learn has it, samples in rows, as a store of A = Xᵀ: a chunk of its columns at a time."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -63,21 +63,33 @@ def write_rows(home: Folder, X: Any) -> None:
 
 
 def row_blocks(X: Any, count: int) -> Iterator[NDArray[Any]]:
-    """Rows of X, so many at a time, as dense arrays."""
-    read = _reader(X, count)
-    for k in range(-(-X.shape[0] // count)):
-        yield read(k)
-
-
-def _reader(X: Any, count: int) -> Callable[[int], NDArray[Any]]:
-    """Return what reads the k-th block of so many rows."""
+    """Rows of X, so many at a time, as dense arrays; each chunk of a Dask array is computed once."""
     if is_dask(X):
-        by_rows = X.rechunk({0: count, 1: -1})  # else a chunk that lies in two blocks would be computed twice
-        return lambda k: np.asarray(by_rows.blocks[k].compute())
-    if hasattr(X, "toarray"):
-        listed = X.tocsr()
-        return lambda k: np.asarray(listed[k * count : (k + 1) * count].toarray())
-    return lambda k: np.asarray(X[k * count : (k + 1) * count])
+        yield from _cut(_computed(X), count)
+        return
+    listed = X.tocsr() if hasattr(X, "tocsr") else None
+    for first in range(0, X.shape[0], count):
+        rows = slice(first, first + count)
+        yield np.asarray(X[rows] if listed is None else listed[rows].toarray())
+
+
+def _computed(X: Any) -> Iterator[NDArray[Any]]:
+    """Chunks of rows of a Dask array, one after the other."""
+    whole = X.rechunk({1: -1})
+    for k in range(whole.numblocks[0]):
+        yield np.asarray(whole.blocks[k].compute())
+
+
+def _cut(chunks: Iterator[NDArray[Any]], count: int) -> Iterator[NDArray[Any]]:
+    """Rows of chunks of any height, so many at a time."""
+    rest: list[NDArray[Any]] = []
+    for chunk in chunks:
+        rows = np.concatenate([*rest, chunk])
+        whole = len(rows) - len(rows) % count
+        yield from (rows[first : first + count] for first in range(0, whole, count))
+        rest = [rows[whole:]]
+    if rest and len(rest[0]):
+        yield rest[0]
 
 
 def is_dask(X: Any) -> bool:
