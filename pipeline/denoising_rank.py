@@ -21,10 +21,12 @@ from data_prep.store import StoredMatrix
 from pipeline.noise_experiment import Asked, Fit, check_images, noise_experiment
 from pipeline.noise_level import noise_level
 
-LADDER = (5, 7, 10, 14, 20, 28, 40, 57, 80, 113, 160, 226, 320)
+LADDER = (5, 7, 10, 14, 20, 28, 40, 60, 80, 120, 160, 200, 240, 280)
 """Ranks that are tried, up to half of the smaller side of A."""
 ALPHA = 0.5
-MOST_IMAGES = 10_000
+OTHER_SEED = 2**40
+"""Is added to the seed: images that the experiment made noisy hold the noise of the seed itself."""
+MOST_IMAGES = 5_000
 """That are looked at."""
 WORSE = 2
 """So many ranks in turn that are worse than the best end the search."""
@@ -78,7 +80,7 @@ def recommend_rank(
         raise store.BadInput(f"no noise is found in {path}, so nothing says which d removes it; give -d")
     n = min(matrix.n_ok, MOST_IMAGES)
     ranks = [d for d in LADDER if 2 * d <= min(matrix.shape[0], n)] or [1]
-    asked = Asked(ranks=ranks, sigmas=[ALPHA * sigma], counts=[n], seed=seed, memory_nbytes=memory_nbytes)
+    asked = Asked(ranks=ranks, sigmas=[ALPHA * sigma], counts=[n], seed=seed + OTHER_SEED, memory_nbytes=memory_nbytes)
     done = iter(range(1, len(ranks) + 1))
     [found] = noise_experiment(path, asked, lambda *_: on_rank(next(done), len(ranks)), _passed)
     squares = {fit.d: _expected(fit) for fit in found.fits}
