@@ -86,7 +86,7 @@ class Factors:
     def to_sklearn(self) -> Any:
         """Return a fitted `sklearn.decomposition.NMF`, whose `transform` takes samples in ROWS: X = Aᵀ.
 
-        X is scaled as A is: images as values from 0 to 1, not 0 to 255. Needs scikit-learn.
+        X is in float64, scaled as A is: images from 0 to 1, not to 255. Needs scikit-learn.
         """
         from pipeline.conversions import to_sklearn
 

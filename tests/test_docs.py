@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 
+from data_prep.folders import folder
 from pipeline.factors import names
 from tests.commands import nmf_batch
 from tests.conftest import save_png
@@ -34,7 +35,12 @@ def test_there_are_guarantees():
 COMMAND = re.compile(r"^    nmf-batch (.+?)(?:  +#.*)?$", re.MULTILINE)
 TEXTS = {file.name: file.read_text(encoding="utf-8") for file in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"))}
 WITH_COMMANDS = sorted(name for name, text in TEXTS.items() if COMMAND.search(text))
-SMALLER = {"10,25,49,99,200,500": "2,4,8", "5,10,20,40,80,120,160,200,240,280": "2,4,8", "500,2000,10000": "20,40"}
+SMALLER = {
+    "10,25,49,99,200,500": "2,4,8",
+    "5,10,20,40,80,120,160,200,240,280": "2,4,8",
+    "500,2000,10000": "20,40",
+    "87x71": "20x18",
+}
 """What would take long."""
 MADE = {
     "faces.zarr": "prep photos/ --zarr faces.zarr",
@@ -66,7 +72,7 @@ def drawn(tmp_path, monkeypatch, rng):
     words = [f"w{chr(97 + k // 26)}{chr(97 + k % 26)}" for k in range(40)]
     Path("words.txt").write_text("\n".join(words), encoding="utf-8")
     Path("articles").mkdir()
-    texts = [" ".join(rng.choice(words, 60)) for _ in range(60)]
+    texts = [" ".join(rng.choice(words, 12)) for _ in range(60)]
     for k, text in enumerate(texts):
         Path(f"articles/{k}.txt").write_text(text, encoding="utf-8")
     Path("article.txt").write_text(texts[3], encoding="utf-8")
@@ -88,8 +94,19 @@ def make_what_is_named(command):
     if not Path(at).exists():
         run(MADE[at])
     named = re.search(r"--name (d(\d+))", command)
-    if named and named[1] not in names(Path(at).absolute()):
+    if named and named[1] not in names(folder(at)):
         run(f"run --zarr {at} -d {named[2]} --max-iter 20")
+
+
+def test_the_examples_of_python_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    known = {}
+    for example in re.findall(r"```python\n(.*?)```", TEXTS["python.md"], re.DOTALL):
+        exec(example, known)
+    said = capsys.readouterr().out
+    assert "(500, 8) (8, 60)" in said
+    assert "('feature', 'item') (60, 500)" in said
+    assert "(2, 60) (8, 60)" in said
 
 
 @pytest.mark.parametrize("document", WITH_COMMANDS)
