@@ -75,9 +75,8 @@ def row_blocks(X: Any, count: int) -> Iterator[NDArray[Any]]:
 
 def _computed(X: Any) -> Iterator[NDArray[Any]]:
     """Chunks of rows of a Dask array, one after the other."""
-    whole = X.rechunk({1: -1})
-    for k in range(whole.numblocks[0]):
-        yield np.asarray(whole.blocks[k].compute())
+    for k in range(X.numblocks[0]):
+        yield np.asarray(X.blocks[k].compute())
 
 
 def _cut(chunks: Iterator[NDArray[Any]], count: int) -> Iterator[NDArray[Any]]:

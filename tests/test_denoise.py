@@ -41,7 +41,7 @@ def pictures(rng, n, channels):
         parts[..., 3] = 1
         parts[:, y**2 + x**2 > (SIDE / 2) ** 2] = 0
     mixed = np.tensordot(rng.dirichlet(np.full(PARTS, 0.4), n), parts, axes=1)
-    return np.rint(255 * (0.2 * (mixed > 0) + 0.8 * mixed)).astype(np.uint8)
+    return np.rint(255 * (0.25 * (mixed > 0) + 0.5 * mixed)).astype(np.uint8)
 
 
 def stored(path, images):
@@ -72,7 +72,7 @@ def noisy(tmp_path, rng, chunks_of_128):
     """A store of 600 RGBA images of rank 4 with σ = 0.1, in five chunks; and the images without noise (m, n)."""
     clean = pictures(rng, 600, 4)
     A = clean.reshape(len(clean), -1).T
-    images = with_noise(A, np.arange(A.shape[1]), 0.1, 7, 4).T.reshape(clean.shape)
+    images = with_noise(A, np.arange(A.shape[1]), 0.1, 0, 4).T.reshape(clean.shape)
     return stored(tmp_path / "noisy.zarr", images), A
 
 
