@@ -1,14 +1,23 @@
 """The examples run, and show what they say."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import pytest
+from PIL import Image
+
+from data_prep.drawn import draw_faces, save_faces
+from tests.conftest import save_png
+
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
-def shown(name):
-    found = subprocess.run([sys.executable, EXAMPLES / name], capture_output=True, text=True, timeout=120)
+def shown(name, *arguments):
+    command = [sys.executable, EXAMPLES / name, *arguments]
+    found = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert found.returncode == 0, found.stderr
     return found.stdout
 
@@ -30,3 +39,53 @@ def test_the_sentences_of_each_subject_are_a_topic():
     assert all(
         word in words[subject] for subject, word in (("kitchen", "butter"), ("sea", "sail"), ("music", "violin"))
     )
+
+
+@pytest.fixture
+def people(tmp_path, rng):
+    """Folders of five people, each made of parts in amounts of their own that vary by a tenth: 12 known, 3 new each."""
+    parts = draw_faces(5, 0).parts
+    amounts = rng.random((parts.shape[1], 5)) ** 3
+    for person in range(5):
+        for k in range(15):
+            column = parts @ (amounts[:, person] * rng.uniform(0.9, 1.1, len(amounts)))
+            pixels = (255 * column / (parts @ amounts).max() / 1.1).astype(np.uint8).reshape(48, 40)
+            save_png(tmp_path / ("known" if k < 12 else "new") / f"person{person}" / f"{k}.png", pixels)
+    return tmp_path
+
+
+def test_faces_are_recognised(people):
+    said = shown(
+        "recognition.py", people / "known", people / "new", "--out", people / "s.zarr", "-d", "10"
+    ).splitlines()
+    assert len(said) == 15
+    assert all(line.split(":")[0].split("/")[0] in line.split(": ")[1] for line in said)
+
+
+def test_faces_are_made_of_parts_and_a_larger_d_rebuilds_them_better(tmp_path):
+    save_faces(draw_faces(200, 0), tmp_path / "faces")
+    told = shown("cbcl.py", tmp_path / "faces", "--out", tmp_path / "cbcl", "-d", "12")
+    error, principal, centres = (float(one) for one in re.findall(r"0\.\d{4}", told))
+    assert principal < error < centres
+    assert int(told.split("%")[0].split()[-1]) > 50
+    told = shown("celeba.py", tmp_path / "faces", "--out", tmp_path / "celeba", "-d", "4", "-d", "16", "--scale", "0.5")
+    few, many = (float(one) for one in re.findall(r"error (\S+),", told))
+    assert many < few / 2
+    with Image.open(tmp_path / "celeba" / "rebuilt.png") as rebuilt:
+        assert rebuilt.size[1] > 3 * 96
+
+
+def test_noise_is_removed_best_by_the_d_of_what_is_shown_and_opacity_stays(tmp_path, rng):
+    shapes = np.kron(rng.random((4, 4, 4, 3)), np.ones((1, 3, 3, 1)))
+    mixed = np.tensordot(rng.dirichlet(np.full(4, 0.3), 200), shapes, axes=1)
+    opacity = np.broadcast_to(np.indices((12, 12)).sum(axis=0)[..., None] > 5, (200, 12, 12, 1))
+    np.save(tmp_path / "punks.npy", np.rint(255 * np.concatenate([mixed * opacity, opacity], axis=3)).astype(np.uint8))
+    ranks = ("-d", "2", "-d", "4", "-d", "24")
+    told = shown("cryptopunks.py", tmp_path / "punks.npy", "--out", tmp_path, *ranks, "--n", "200")
+    assert re.search(r"d = 4: \S+ to those without noise, \S+ to those with it  <- least", told)
+    assert "opacity is the same" in told
+
+
+def test_the_gaussians_are_found():
+    told = shown("gaussians.py", "--samples", "2000")
+    assert min(float(one) for one in re.findall(r"cosine (\S+),", told)) > 0.99
