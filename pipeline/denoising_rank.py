@@ -20,6 +20,7 @@ from data_prep.folders import Where
 from data_prep.store import StoredMatrix
 from pipeline.noise_experiment import Asked, Fit, check_images, noise_experiment
 from pipeline.noise_level import noise_level
+from pipeline.noisy_stores import sampled_images
 
 LADDER = (5, 7, 10, 14, 20, 28, 40, 60, 80, 120, 160, 200, 240, 280)
 """Ranks that are tried, up to half of the smaller side of A."""
@@ -78,7 +79,7 @@ def recommend_rank(
     sigma = noise_level(matrix)
     if not sigma:
         raise store.BadInput(f"no noise is found in {path}, so nothing says which d removes it; give -d")
-    n = min(matrix.n_ok, MOST_IMAGES)
+    n = min(sampled_images(matrix), MOST_IMAGES)
     ranks = [d for d in LADDER if 2 * d <= min(matrix.shape[0], n)] or [1]
     asked = Asked(ranks=ranks, sigmas=[ALPHA * sigma], counts=[n], seed=seed + OTHER_SEED, memory_nbytes=memory_nbytes)
     done = iter(range(1, len(ranks) + 1))

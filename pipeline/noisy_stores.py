@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from data_prep import derived, store
 from data_prep.folders import Folder
 from data_prep.lock import only_writer
-from data_prep.sample import read_columns, sample_columns
+from data_prep.sample import read_columns, read_sample_as, read_sample_columns, sample_columns, sample_size
 from data_prep.store import StoredMatrix
 from pipeline import engine
 from pipeline.kernels import Matrix
@@ -88,29 +88,55 @@ def scratch(matrix: StoredMatrix) -> Iterator[Folder]:
 
 
 def drawn(matrix: StoredMatrix, n: int) -> NDArray[np.int64]:
-    """Numbers of n images, (n,), drawn at random: fewer of them are among more."""
-    return np.sort(sample_columns(store.read_array(matrix.path, "ok", matrix.shape[1]), n))
+    """Numbers of n images, (n,), drawn at random: fewer of them are among more, those of the stored sample first."""
+    if n <= sampled_images(matrix):
+        return read_sample_columns(matrix, n)
+    return np.sort(sample_columns(store.read_array(matrix.path, "ok", matrix.shape[1]), n))  # in the order of A
+
+
+def sampled_images(matrix: StoredMatrix) -> int:
+    """How many images can be drawn without reading A."""
+    return min(matrix.n_ok, sample_size(matrix.shape[0], matrix.dtype.itemsize))
 
 
 def some_images(matrix: StoredMatrix, home: Folder, columns: NDArray[np.int64]) -> StoredMatrix:
-    """Write some of the images of a store as one of their own."""
-    return _derive(matrix, home, len(columns), _copy, (matrix, columns), columns)
+    """Write images of a store that were `drawn` as a store of their own."""
+    n = len(columns)
+    home.remove()
+    derived.begin(home, matrix, n)
+    if n <= sampled_images(matrix):
+        put = _copy_sample(matrix, home, n)
+    else:
+        put = engine.call_each(_copy, [(home, k, matrix, columns) for k in range(-(-n // matrix.chunk_images))])
+    return _finished(home, matrix, put, columns)
 
 
 def noisy_images(clean: StoredMatrix, home: Folder, columns: NDArray[np.int64], sigma: float, seed: int) -> Pair:
     """Write images with noise, which their numbers `columns` say with the seed; see `with_noise`."""
-    return Pair(clean, _derive(clean, home, clean.shape[1], _add_noise, (clean, columns, sigma, seed), None))
-
-
-def _derive(
-    of: StoredMatrix, home: Folder, n: int, task: Any, arguments: tuple[Any, ...], columns: NDArray[np.int64] | None
-) -> StoredMatrix:
     home.remove()
-    derived.begin(home, of, n)
-    chunks = range(-(-n // of.chunk_images))
-    put = engine.call_each(task, [(home, k, *arguments) for k in chunks])
+    derived.begin(home, clean, clean.shape[1])
+    put = engine.call_each(_add_noise, [(home, k, clean, columns, sigma, seed) for k in range(clean.n_chunks)])
+    return Pair(clean, _finished(home, clean, put, None))
+
+
+def _finished(
+    home: Folder, of: StoredMatrix, put: Sequence[derived.Put], columns: NDArray[np.int64] | None
+) -> StoredMatrix:
     derived.finish(home, of, put, {"fingerprint": of.fingerprint}, columns)
     return store.open_matrix(home)
+
+
+def _copy_sample(matrix: StoredMatrix, home: Folder, n: int) -> list[derived.Put]:
+    """Write the first images of the stored sample, a chunk at a time."""
+    c, put = matrix.chunk_images, list[derived.Put]()
+    chunks = -(-n // c)
+
+    def write(block: NDArray[np.uint8]) -> None:
+        for first in range(0, block.shape[1], c):  # from the first again, where an append replaced the sample meanwhile
+            put.append(derived.put(home, len(put) % chunks, np.ascontiguousarray(block[:, first : first + c])))
+
+    read_sample_as(matrix, n, write)
+    return put[-chunks:]
 
 
 def _copy(home: Folder, k: int, matrix: StoredMatrix, columns: NDArray[np.int64]) -> derived.Put:

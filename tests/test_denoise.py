@@ -181,6 +181,18 @@ def test_noise_is_as_strong_as_it_was_asked_for_and_black_stays_black(punks):
     assert np.array_equal(found.denoised[3::4], found.clean[3::4])
 
 
+def test_more_images_than_the_sample_holds_are_read_from_A(punks, monkeypatch):
+    monkeypatch.setattr("pipeline.noisy_stores.sample_size", lambda m, itemsize: 20)
+    matrix = store.open_matrix(punks)
+    few, many = drawn(matrix, 20), drawn(matrix, 200)
+    assert set(few) < set(many)
+    with scratch(matrix) as home:
+        for columns in (few, many):
+            assert np.array_equal(
+                columns_of(some_images(matrix, home / "some", columns).path), columns_of(punks)[:, columns]
+            )
+
+
 def test_fewer_images_are_among_more_and_unreadable_ones_are_never_drawn(tmp_path, faces):
     (faces / "05.png").write_bytes(b"no image")
     with ThreadPoolExecutor(1) as pool:

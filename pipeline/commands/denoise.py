@@ -206,9 +206,7 @@ def _json(found: Sequence[Noise]) -> list[str]:
 
 def _table(found: Sequence[Noise]) -> list[str]:
     rows = [HEADINGS, *(_cells(noise, fit) for noise in found for fit in noise.fits)]
-    widths = [max(len(row[k]) for row in rows) for k in range(len(HEADINGS))]
-    lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
-    return [*lines, *map(_best, found)]
+    return [*options.in_columns(rows), *map(_best, found)]
 
 
 def _cells(noise: Noise, fit: Fit) -> tuple[str, ...]:

@@ -238,6 +238,12 @@ def say(text: str) -> None:
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  # open until the process ends
 
 
+def in_columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a table whose cells are flush right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+
+
 def can_say(text: str) -> bool:
     """Whether standard output says that it takes all characters of a text."""
     try:

@@ -88,9 +88,7 @@ def _json(swept: Swept) -> list[str]:
 
 def _table(swept: Swept) -> list[str]:
     rows = [HEADINGS, *(_cells(rank) for rank in swept.ranks)]
-    widths = [max(len(row[k]) for row in rows) for k in range(len(HEADINGS))]
-    lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
-    return [*lines, *_said(swept)]
+    return [*options.in_columns(rows), *_said(swept)]
 
 
 def _said(swept: Swept) -> list[str]:
