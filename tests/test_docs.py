@@ -18,6 +18,7 @@ from tests.conftest import save_png
 
 ROOT = Path(__file__).parents[1]
 TESTS = "\n".join(file.read_text(encoding="utf-8") for file in (ROOT / "tests").glob("test_*.py"))
+TEXTS = {file.name: file.read_text(encoding="utf-8") for file in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"))}
 NAMED = sorted(set(re.findall(r"`(test_\w+)", (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8"))))
 
 
@@ -30,10 +31,21 @@ def test_there_are_guarantees():
     assert len(NAMED) > 20
 
 
+BENCHMARKS = sorted(
+    {found for text in TEXTS.values() for found in re.findall(r"`python -m benchmarks\.([^`]+)`", text)}
+)
+
+
+@pytest.mark.parametrize("command", BENCHMARKS)
+def test_a_benchmark_that_is_named_is_there_and_has_its_options(command):
+    module, *words = command.replace("[", " ").replace("]", " ").split()
+    text = (ROOT / "benchmarks" / f"{module}.py").read_text(encoding="utf-8")
+    assert all(f'"{word}"' in text for word in words if word.startswith("-"))
+
+
 # --- every command in them runs
 
 COMMAND = re.compile(r"^    nmf-batch (.+?)(?:  +#.*)?$", re.MULTILINE)
-TEXTS = {file.name: file.read_text(encoding="utf-8") for file in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"))}
 WITH_COMMANDS = sorted(name for name, text in TEXTS.items() if COMMAND.search(text))
 SMALLER = {
     "10,25,49,99,200,500": "2,4,8",
