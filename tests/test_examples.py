@@ -1,5 +1,6 @@
 """The examples run, and show what they say."""
 
+import csv
 import re
 import subprocess
 import sys
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.sparse
 from PIL import Image
 
 from data_prep.drawn import draw_faces, save_faces
@@ -89,3 +91,43 @@ def test_noise_is_removed_best_by_the_d_of_what_is_shown_and_opacity_stays(tmp_p
 def test_the_gaussians_are_found():
     told = shown("gaussians.py", "--samples", "2000")
     assert min(float(one) for one in re.findall(r"cosine (\S+),", told)) > 0.99
+
+
+@pytest.fixture
+def ratings(tmp_path, rng):
+    """Of twelve people as many like the comedies as the dramas, and hate the others; a quarter is not rated."""
+    titles = [f"{'drama' if i < 10 else 'comedy'}{i}" for i in range(20)]
+    likes = np.kron([[4.5, 1.0], [1.0, 4.5]], np.ones((10, 6)))
+    rated = [
+        (i, j, likes[i, j] + rng.choice([-0.5, 0, 0.5])) for i in range(20) for j in range(12) if rng.random() < 0.75
+    ]
+    rows = {
+        "ratings.csv": [("userId", "movieId", "rating"), *((j, 100 + i, value) for i, j, value in rated)],
+        "movies.csv": [("movieId", "title"), *((100 + i, title) for i, title in enumerate(titles))],
+    }
+    for name, lines in rows.items():
+        with open(tmp_path / name, "w", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerows(lines)
+    return tmp_path, {titles[i] for i in range(10)} - {titles[i] for i, j, _ in rated if j == 3}
+
+
+def test_films_that_somebody_has_not_rated_are_listed_best_first_and_components_are_kinds(ratings):
+    folder, unseen = ratings
+    files = (folder / "ratings.csv", "--titles", folder / "movies.csv", "--out", folder / "r.zarr")
+    told = shown("ratings.py", *files, "-d", "2", "--user", "3", "--least", "3").splitlines()
+    error, spread = (float(one) for one in re.findall(r"\d\.\d{3}", told[0]))
+    assert error < 0.5 * spread
+    listed = re.findall(r"(drama|comedy)(\d+) (\S)", told[1])
+    assert {kind + number for kind, number, _ in listed[: len(unseen)]} == unseen
+    assert all((kind == "drama") == (int(stars) > 2) for kind, _, stars in listed)
+    assert sorted(sorted(set(re.findall("drama|comedy", line))) for line in told[2:]) == [["comedy"], ["drama"]]
+
+
+def test_words_of_a_subject_are_a_topic_of_its_documents(tmp_path, rng):
+    rates = np.kron(np.eye(3), np.full((40, 10), 2.0))[:100] + 0.02
+    scipy.sparse.save_npz(tmp_path / "counts.npz", scipy.sparse.csr_array(rng.poisson(rates)))
+    (tmp_path / "words.txt").write_text("\n".join(f"{word}{k}" for word in "abc" for k in range(10)), encoding="utf-8")
+    files = (tmp_path / "counts.npz", "--vocabulary", tmp_path / "words.txt", "--out", tmp_path / "w.zarr")
+    told = shown("text.py", *files, "-d", "3").splitlines()
+    found = {frozenset(re.findall(r"([abc])\d", told[k])): told[k + 1].split()[3] for k in (1, 3, 5)}
+    assert found == {frozenset("a"): "40", frozenset("b"): "40", frozenset("c"): "20"}
