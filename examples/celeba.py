@@ -13,7 +13,7 @@ from data_prep.decode import Decoding
 from data_prep.images import Options, prepare
 from data_prep.sample import read_columns
 from pipeline import factorize
-from pipeline.report.sheets import image_shape, noise_sheet, save
+from pipeline.report.sheets import basis_sheet, image_shape, noise_sheet, save
 
 SHOWN = 6
 
@@ -26,11 +26,11 @@ SHOWN = 6
 def main(images: str, out: Path, scale: float, ranks: tuple[int, ...]) -> None:
     """Factorize faces with several ranks, and draw some of them, rebuilt by each."""
     out.mkdir(parents=True, exist_ok=True)
-    store, columns = out / "faces.zarr", np.arange(SHOWN)
+    store = out / "faces.zarr"
     with ThreadPoolExecutor() as threads:
         path = prepare([images], store, Options(decoding=Decoding(mode="L", scale=scale)), threads).path
-    found = read_columns(path, columns)
-    rows = [np.stack([found[j] for j in columns], axis=1)]
+    found = read_columns(path, np.arange(SHOWN))
+    rows = [np.stack([found[j] for j in range(SHOWN)], axis=1)]
     for d in sorted(ranks):
         factors = factorize(store, d).factors
         (m, n), error = factors.attributes["shape"], factors.attributes["relative_error"]
@@ -38,7 +38,8 @@ def main(images: str, out: Path, scale: float, ranks: tuple[int, ...]) -> None:
         WH = factors.read("W") @ factors.H[:, :SHOWN].compute()
         rows.append(np.rint(255 * np.clip(WH, 0, 1)).astype(np.uint8))
     save(noise_sheet(image_shape(factors), rows), out / "rebuilt.png")
-    print(f"{out / 'rebuilt.png'}: faces, and below them as rebuilt with each d")
+    save(basis_sheet(factors), out / "basis.png")
+    print(f"{out / 'rebuilt.png'}: faces, and below them as rebuilt with each d; {out / 'basis.png'}: basis images")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Noise on pictures with transparency, and away again: a small d loses what they show, a large one learns the noise.
 
-python examples/cryptopunks.py punks_24x24_rgba_png.zip --out punks --sigma 0.1 --n 500 --n 2000 -d 40 -d 120 -d 200
+python examples/cryptopunks.py punks_24x24_rgba_png.zip --out punks --sigma 0.1 --n 500 --n 2000 -d 40 -d 160 -d 280
 """
 
 from concurrent.futures import ThreadPoolExecutor

@@ -1,12 +1,16 @@
 """The examples run, and show what they say."""
 
+import csv
+import io
 import re
-import subprocess
+import runpy
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.sparse
 from PIL import Image
 
 from data_prep.drawn import draw_faces, save_faces
@@ -16,10 +20,15 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
 def shown(name, *arguments):
-    command = [sys.executable, EXAMPLES / name, *arguments]
-    found = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert found.returncode == 0, found.stderr
-    return found.stdout
+    """What an example prints, run in this process: one of its own takes two seconds to load."""
+    said = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(said):
+        patch.setattr(sys, "argv", [name, *map(str, arguments)])
+        try:
+            runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+        except SystemExit as ended:  # click says so where all went well, too
+            assert not ended.code, f"{name} ended with {ended.code}"  # noqa: PT017
+    return said.getvalue()
 
 
 def test_the_films_fall_into_two_kinds_and_the_missing_rating_is_near_what_was_given():
@@ -73,6 +82,8 @@ def test_faces_are_made_of_parts_and_a_larger_d_rebuilds_them_better(tmp_path):
     assert many < few / 2
     with Image.open(tmp_path / "celeba" / "rebuilt.png") as rebuilt:
         assert rebuilt.size[1] > 3 * 96
+    with Image.open(tmp_path / "celeba" / "basis.png") as basis:
+        assert basis.size == (4 * (11 * 20 + 2) + 2, 4 * (11 * 24 + 2) + 2)  # 4 × 4 of 24 × 20 pixels, enlarged
 
 
 def test_noise_is_removed_best_by_the_d_of_what_is_shown_and_opacity_stays(tmp_path, rng):
@@ -89,3 +100,46 @@ def test_noise_is_removed_best_by_the_d_of_what_is_shown_and_opacity_stays(tmp_p
 def test_the_gaussians_are_found():
     told = shown("gaussians.py", "--samples", "2000")
     assert min(float(one) for one in re.findall(r"cosine (\S+),", told)) > 0.99
+    assert all(abs(int(found) - int(true)) < 5 for found, true in re.findall(r"peak at (\d+) for (\d+)", told))
+
+
+KINDS = ("comedy", "drama", "western")
+
+
+@pytest.fixture
+def ratings(tmp_path, rng):
+    """Of fifteen people five like each of three kinds of films, and no other; they rated three in four of 24 films."""
+    titles = [f"{kind}{k}" for kind in KINDS for k in range(8)]
+    likes = np.kron(3.5 * np.eye(3) + 1, np.ones((8, 5)))
+    rated = [
+        (j, 100 + i, likes[i, j] + rng.choice([-0.5, 0, 0.5])) for i, j in np.ndindex(24, 15) if rng.random() < 0.75
+    ]
+    rows = {"ratings.csv": [("userId", "movieId", "rating"), *rated]}
+    rows["movies.csv"] = [("movieId", "title"), *enumerate(titles, 100)]
+    for name, lines in rows.items():
+        with open(tmp_path / name, "w", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerows(lines)
+    return tmp_path, set(titles) - {titles[film - 100] for person, film, _ in rated if person == 7}
+
+
+def test_films_that_somebody_has_not_rated_are_listed_best_first_and_components_are_kinds(ratings):
+    folder, unseen = ratings
+    files = (folder / "ratings.csv", "--titles", folder / "movies.csv", "--out", folder / "r.zarr")
+    told = shown("ratings.py", *files, "-d", "3", "--user", "7", "--least", "3").splitlines()
+    error, spread = (float(one) for one in re.findall(r"\d\.\d{3}", told[0]))
+    assert error < 0.5 * spread
+    listed = re.findall(r"([a-z]+\d) (\S)\.", told[1])
+    assert {film for film, _ in listed} <= unseen
+    assert listed[0][0].startswith("drama")
+    assert all(film.startswith("drama") == (int(stars) > 2) for film, stars in listed)
+    assert sorted(sorted(set(re.findall("|".join(KINDS), line))) for line in told[2:]) == [[kind] for kind in KINDS]
+
+
+def test_words_of_a_subject_are_a_topic_of_its_documents(tmp_path, rng):
+    rates = np.kron(np.eye(3), np.full((40, 10), 2.0))[:100] + 0.02
+    scipy.sparse.save_npz(tmp_path / "counts.npz", scipy.sparse.csr_array(rng.poisson(rates)))
+    (tmp_path / "words.txt").write_text("\n".join(f"{word}{k}" for word in "abc" for k in range(10)), encoding="utf-8")
+    files = (tmp_path / "counts.npz", "--vocabulary", tmp_path / "words.txt", "--out", tmp_path / "w.zarr")
+    told = shown("text.py", *files, "-d", "3").splitlines()
+    found = {frozenset(re.findall(r"([abc])\d", told[k])): told[k + 1].split()[3] for k in (1, 3, 5)}
+    assert found == {frozenset("a"): "40", frozenset("b"): "40", frozenset("c"): "20"}
