@@ -31,7 +31,8 @@ def main(images: str, out: Path, d: int) -> None:
     save(panel(factors, [0, 1, 2]), out / "panel.png")
     zeros = (factors.read("W") < 1e-3 * factors.read("W").max()).mean()
     print(f"relative error {factors.attributes['relative_error']:.4f}; {zeros:.0%} of W is zero: the rest are parts")
-    print(f"principal components, signs free: {rank.svd_bound:.4f}; vector quantization: {rank.k_means or 0:.4f}")
+    centres = "needs scikit-learn" if rank.k_means is None else f"{rank.k_means:.4f}"
+    print(f"principal components, signs free: {rank.svd_bound:.4f}; vector quantization: {centres}")
     print(f"{out / 'basis.png'}: basis images; {out / 'panel.png'}: image | basis | weights | W H")
 
 

@@ -1,6 +1,6 @@
 """Noise on pictures with transparency, and away again: a small d loses what they show, a large one learns the noise.
 
-python examples/cryptopunks.py punks_24x24_rgba_png.zip --out punks --sigma 0.1 --n 500 --n 2000 -d 40 -d 160 -d 280
+python examples/cryptopunks.py punks_24x24_rgba_png.zip --out punks --n 500 --n 2000 -d 40 -d 160 -d 280
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -30,7 +30,7 @@ def main(images: str, out: Path, sigma: float, counts: tuple[int, ...], ranks: t
     for noise in noise_experiment(made.path, asked):
         print(f"{noise.n} images, whose noise is {noise.error:.4f} of them:")
         for fit in noise.fits:
-            mark = "  <- least" if fit == noise.best else ""
+            mark = "" if fit != noise.best else "  <- least" if noise.inside else "  <- least; others may be better"
             print(
                 f"  d = {fit.d}: {fit.to_clean:.4f} to those without noise, {fit.to_noisy:.4f} to those with it{mark}"
             )
