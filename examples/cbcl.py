@@ -1,6 +1,8 @@
 """Parts of faces, as Lee & Seung found them (Nature 401, 1999): 49 basis images, each a nose, a mouth, a brow.
 
-python examples/cbcl.py cbcl_faces_pgm.zip --out parts
+    python examples/cbcl.py cbcl_faces_pgm.zip --out parts
+
+It takes any pictures of one size.
 """
 
 from concurrent.futures import ThreadPoolExecutor

@@ -1,6 +1,8 @@
 """Cost against rank: the larger d, the better faces are rebuilt, and the more numbers W and H hold.
 
-python examples/celeba.py celeba_178x218_first4000.zip --out celeba --scale 0.4 -d 10 -d 49 -d 99
+    python examples/celeba.py celeba_178x218_first4000.zip --out celeba --scale 0.4 -d 10 -d 49 -d 99
+
+It takes any pictures of one size.
 """
 
 from concurrent.futures import ThreadPoolExecutor

@@ -1,6 +1,8 @@
 """Noise on pictures with transparency, and away again: a small d loses what they show, a large one learns the noise.
 
-python examples/cryptopunks.py punks_24x24_rgba_png.zip --out punks --n 500 --n 2000 -d 40 -d 160 -d 280
+    python examples/cryptopunks.py punks_24x24_rgba_png.zip --out punks --n 500 --n 2000 -d 40 -d 160 -d 280
+
+Noise is on colours that are not zero, never on opacity.
 """
 
 from concurrent.futures import ThreadPoolExecutor

@@ -1,6 +1,8 @@
 """Four Gaussians, of which nobody is told, found in 16,000 mixtures of them.
 
-python examples/gaussians.py
+    python examples/gaussians.py
+
+`nmf-batch demo --kind gaussians` draws how they are found.
 """
 
 import tempfile
