@@ -378,6 +378,11 @@ def test_json_has_an_object_a_factorization_and_the_levels_last(punks):
     assert last["levels"][0]["inside"] is False
 
 
+def test_noise_too_weak_to_change_a_pixel_is_no_infinity_in_json(punks):
+    done = nmf_batch("denoise", "--zarr", punks, "--sigma", "0.0001", "-d", "2", "--n", "30", "--json")
+    assert json.loads(done.stdout.splitlines()[-1])["levels"][0]["noise_psnr"] is None
+
+
 def test_without_a_rank_one_is_recommended_and_said(noisy, tmp_path):
     done = nmf_batch("denoise", "--zarr", noisy[0], "--out", tmp_path / "out.zarr")
     assert "d = 5: noise of 0.099" in done.stderr

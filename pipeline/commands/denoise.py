@@ -1,6 +1,7 @@
 """nmf-batch denoise: noise away from images, or on them to see what of it goes away."""
 
 import json
+import math
 from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
@@ -189,19 +190,28 @@ def _try(path: Folder, asked: Asked, ways: _Ways, plot: Path | None, sheet: Path
 
 def _json(found: Sequence[Noise]) -> list[str]:
     """An object a factorization, then one for each number of images and level of noise."""
-    fits = [{"sigma": one.sigma, "n": one.n, **fit._asdict()} for one in found for fit in one.fits]
+    fits = [{"sigma": one.sigma, "n": one.n, **_told(fit)} for one in found for fit in one.fits]
     levels = [
         {
             "sigma": one.sigma,
             "n": one.n,
-            "best": one.best._asdict(),
+            "best": _told(one.best),
             "inside": one.inside,
             "noise": one.error,
-            "noise_psnr": one.psnr,
+            "noise_psnr": _finite(one.psnr),
         }
         for one in found
     ]
     return [json.dumps(one) for one in [*fits, {"levels": levels}]]
+
+
+def _told(fit: Fit) -> dict[str, Any]:
+    return fit._asdict() | {"psnr": _finite(fit.psnr)}
+
+
+def _finite(psnr: float) -> float | None:
+    """PSNR as JSON knows it, which has no infinity: None where nothing differs."""
+    return psnr if math.isfinite(psnr) else None
 
 
 def _table(found: Sequence[Noise]) -> list[str]:
