@@ -82,7 +82,7 @@ def write_denoised(
         still_ours()
         about = {key: factors.attributes[key] for key in ("fingerprint", "parameters")}
         chunks = list(itertools.chain.from_iterable(part.chunks for part in parts))
-        derived.finish(home, matrix, chunks, {"command": "denoise", "revision": factors.path.name, **about})
+        derived.finish(home, matrix, chunks, {"revision": factors.path.name, **about})
     squares, n_seen = sum(part.changed for part in parts), sum(part.n_seen for part in parts)
     return Denoised(matrix.shape[1], math.sqrt(squares / max(n_seen, 1)))
 

@@ -149,6 +149,7 @@ def test_errors_are_those_of_a_slow_formula(punks, rng):
         pair = noisy_images(some_images(matrix, home / "clean", columns), home / "noisy", columns, 0.2, 0)
         found, added = pair.measure(W), pair.noise()
         clean, noisy = columns_of(pair.clean.path), columns_of(pair.noisy.path)
+        assert "; computed from another store" in nmf_batch("info", "--zarr", pair.noisy.path).stdout
     assert np.array_equal(clean, columns_of(punks)[:, columns])
     WH = np.stack([W @ nnls(W, a / 255)[0] for a in noisy.T], axis=1)
     shown = (clean.reshape(-1, 4, 9)[:, 3] > 0)[:, None] & (np.arange(4) < 3)[None, :, None]

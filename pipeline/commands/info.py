@@ -130,7 +130,9 @@ def _origin(matrix: StoredMatrix) -> str:
     about = matrix.attributes.get(FROM)
     if about is None:
         return ""
-    return f"; W H of another store, by `nmf-batch {about['command']}` with d = {about['parameters']['n_components']}"
+    if "parameters" not in about:  # made for a while, to try something on
+        return "; computed from another store"
+    return f"; W H of another store, by `nmf-batch denoise` with d = {about['parameters']['n_components']}"
 
 
 def _checkpoint_text(checkpoint: Factors, *, known: bool) -> str:
