@@ -23,6 +23,8 @@ from skimage.restoration import denoise_nl_means
 from benchmarks.measure import measured_command
 from data_prep import store
 from data_prep.folders import folder
+from pipeline.advice import advise
+from pipeline.held_out import HeldOut, above_noise, part_of
 from pipeline.noise import ALPHA, seen, to_pixels
 from pipeline.noisy_stores import drawn, noisy_images
 
@@ -90,8 +92,15 @@ def main(path: Path, sigmas: str, images: int) -> None:
             noisy_images(matrix, folder(scratch) / "noisy.zarr", numbers, sigma, 0)
             A, out = columns(Path(scratch) / "noisy.zarr"), Path(scratch) / "clean.zarr"
             done = measured_command("denoise", "--zarr", Path(scratch) / "noisy.zarr", "--out", out, "--json")
-            d, denoised = json.loads(done.stdout)["d"], columns(out)[:, chosen]
-        click.echo(f"sigma {sigma:g}: {done.seconds:.0f} s, peak {done.peak_nbytes / 2**20:.0f} MiB", err=True)
+            told, denoised = json.loads(done.stdout), columns(out)[:, chosen]
+            part = part_of(store.open_matrix(folder(scratch) / "noisy.zarr"), 0)
+            advice = advise(HeldOut(part, 0), RANKS, above_noise(part))
+        d = told["d"]
+        click.echo(
+            f"sigma {sigma:g}, found as {told['sigma']:.3f}: {done.seconds:.0f} s, peak {done.peak_nbytes / 2**20:.0f} "
+            f"MiB; entries held out say d = {advice and advice.d}, {above_noise(part)} values stand out of white noise",
+            err=True,
+        )
         compared, truncated = Compared(clean[:, chosen], A[:, chosen], matrix.attributes["image_shape"]), svd(A, chosen)
         by_rank = {rank: compared.quality(truncated(rank)) for rank in RANKS}
         best = max(by_rank, key=lambda rank: by_rank[rank])

@@ -64,8 +64,8 @@ def finish(
     chunks: Sequence[Put],
     about: Mapping[str, Any],
     columns: NDArray[np.int64] | None = None,
-) -> None:
-    """Write what belongs to A and put everything on disk; readers see it from then on.
+) -> dict[str, Any]:
+    """Write what belongs to A and put everything on disk; returns the attributes to publish, which readers wait for.
 
     Parameters
     ----------
@@ -92,4 +92,4 @@ def finish(
     squares = sum(chunk.squares for chunk in chunks) * of.scale**2
     complete = store.complete(home, "images", checksums=checksums, ok=ok, norm_squared=squares, arrays=ARRAYS)
     kept = {key: of.attributes[key] for key in ("image_shape", "mode", "prep") if key in of.attributes}
-    store.publish(home, {**complete, **kept, FROM: dict(about)})
+    return {**complete, **kept, FROM: dict(about)}

@@ -79,10 +79,11 @@ def write_denoised(
     with only_writer(home) as still_ours:
         derived.begin(home, matrix, matrix.shape[1])
         parts = _written(matrix, factors, home, on_progress)
-        still_ours()
         about = {key: factors.attributes[key] for key in ("fingerprint", "parameters")}
         chunks = list(itertools.chain.from_iterable(part.chunks for part in parts))
-        derived.finish(home, matrix, chunks, {"revision": factors.path.name, **about})
+        attributes = derived.finish(home, matrix, chunks, {"revision": factors.path.name, **about})
+        still_ours()
+        store.publish(home, attributes)
     squares, n_seen = sum(part.changed for part in parts), sum(part.n_seen for part in parts)
     return Denoised(matrix.shape[1], math.sqrt(squares / max(n_seen, 1)))
 

@@ -58,7 +58,8 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     alpha_W, alpha_H, l1_ratio
         Penalties, as in scikit-learn.
     memory
-        Bytes that this process, or a worker, may use; a share of what it has unless given.
+        Bytes that the factorization may use in this process, or in a worker; a share of what it has unless given. While
+        X is written before that, up to 256 MiB of it are held, and a chunk.
     scratch
         Folder for the store of X while `fit` runs, which all workers see; the system's unless given.
 

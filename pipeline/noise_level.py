@@ -16,8 +16,8 @@ from data_prep.store import StoredMatrix
 from pipeline.kernels import Matrix
 from pipeline.noise import coloured
 
-IMAGES = 1_000
-"""Of the stored sample, so many are looked at."""
+IMAGES, VALUES = 1_000, 2**24
+"""Of the stored sample, so many images are looked at, and fewer of large ones: so many values, or one image."""
 TO_SIGMA = 0.6744897501960817
 """Median of |x| where x is standard normal."""
 
@@ -28,7 +28,8 @@ def noise_level(matrix: StoredMatrix) -> float | None:
     None where no four neighbours have a colour that is not zero: there noise cannot be told.
     """
     shape = matrix.attributes["image_shape"]
-    found = np.concatenate(read_sample_as(matrix, IMAGES, lambda block: _diagonals(block, shape)))
+    count = max(1, min(IMAGES, VALUES // matrix.shape[0]))
+    found = np.concatenate(read_sample_as(matrix, count, lambda block: _diagonals(block, shape)))
     return float(np.median(np.abs(found))) / TO_SIGMA * matrix.scale if len(found) else None
 
 

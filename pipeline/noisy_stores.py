@@ -122,7 +122,7 @@ def noisy_images(clean: StoredMatrix, home: Folder, columns: NDArray[np.int64], 
 def _finished(
     home: Folder, of: StoredMatrix, put: Sequence[derived.Put], columns: NDArray[np.int64] | None
 ) -> StoredMatrix:
-    derived.finish(home, of, put, {"fingerprint": of.fingerprint}, columns)
+    store.publish(home, derived.finish(home, of, put, {"fingerprint": of.fingerprint}, columns))
     return store.open_matrix(home)
 
 

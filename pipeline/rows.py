@@ -98,7 +98,7 @@ def is_dask(X: Any) -> bool:
 
 def is_zarr(X: Any) -> bool:
     """Whether X is a Zarr array."""
-    return hasattr(X, "store_path") or type(X).__module__.startswith("zarr.")
+    return hasattr(X, "store_path")
 
 
 def _largest(rows: NDArray[Any], first: int) -> float:

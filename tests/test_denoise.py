@@ -120,6 +120,16 @@ def test_the_level_of_noise_is_found(tmp_path, channels, sigma):
     assert noise_level(store.open_matrix(path)) == pytest.approx(sigma, rel=0.03)
 
 
+def test_of_large_images_fewer_are_looked_at(noisy, monkeypatch):
+    asked = []
+    monkeypatch.setattr("pipeline.noise_level.VALUES", 2000)
+    monkeypatch.setattr(
+        "pipeline.noise_level.read_sample_as", lambda matrix, k, convert: asked.append(k) or [np.ones(1)]
+    )
+    noise_level(store.open_matrix(noisy[0]))
+    assert asked == [5]
+
+
 def test_transparent_pixels_and_single_rows_tell_nothing_of_noise(tmp_path, rng):
     images = rng.integers(1, 256, (20, 1, 16, 3), dtype=np.uint8)
     assert noise_level(store.open_matrix(stored(tmp_path / "A.zarr", images))) is None
